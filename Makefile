@@ -1,0 +1,94 @@
+# feedmill: one Makefile, not recursive into folders; one build directory a variant.
+#   make V=asan ...   builds with AddressSanitizer and UBSan;  V=tsan with ThreadSanitizer;  V=clang with clang.
+
+V     ?= release
+BUILD := build/$(V)
+
+PORT ?= 8080
+DATA ?= ./run
+DEMO ?= 1
+
+CC_release := gcc
+CC_asan    := gcc
+CC_tsan    := gcc
+CC_clang   := clang
+CC         := $(CC_$(V))
+ifeq ($(CC),)
+$(error unknown variant V=$(V): use release, asan, tsan or clang)
+endif
+
+OPT_release := -O2
+OPT_clang   := -O2
+OPT_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_tsan    := -O1 -fsanitize=thread -fno-omit-frame-pointer
+
+WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-format-truncation
+ifeq ($(V),clang)
+WARN     := $(filter-out -Wno-format-truncation,$(WARN)) -Wno-gnu-zero-variadic-macro-arguments
+endif
+# Third-party headers come in as system headers; recursive (=) so that nothing asks pkg-config before set-up.
+PKGS     := libmongoc-1.0 hiredis libevent libevent_pthreads jansson libcrypto libjwt libutf8proc zlib
+PKG_CFLAGS = $(subst -I,-isystem ,$(shell pkg-config --cflags $(PKGS)))
+PKG_LIBS   = $(shell pkg-config --libs $(PKGS)) -lhttp_parser -lpthread -lm
+CFLAGS   = -std=c11 -D_GNU_SOURCE -g $(OPT_$(V)) $(WARN) -MMD -MP -I. $(PKG_CFLAGS)
+LDFLAGS  = $(OPT_$(V))
+
+PROCESSES := feed-api fanout ranker
+TOOLS     := $(patsubst tools/main_%.c,%,$(wildcard tools/main_*.c))
+obj        = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+
+COMMON_OBJ  := $(call obj,$(wildcard common/*.c))
+SUPPORT_OBJ := $(call obj,$(wildcard tests/support/*.c))
+TOOLS_OBJ   := $(call obj,$(filter-out tools/main_%,$(wildcard tools/*.c)))
+proc_obj     = $(call obj,$(filter-out $(1)/main.c,$(wildcard $(1)/*.c)))
+
+TESTS := $(patsubst tests/%.c,%,$(wildcard tests/*/test_*.c))
+BINS  := $(addprefix $(BUILD)/bin/,$(foreach p,$(PROCESSES),$(if $(wildcard $(p)/main.c),$(p))) $(TOOLS))
+TEST_BINS := $(addprefix $(BUILD)/tests/,$(TESTS))
+
+.DEFAULT_GOAL := build
+
+build: $(BINS) ## build the three processes and the tools
+tests: $(TEST_BINS) ## build the tests without running them
+
+$(BUILD)/libcommon.a: $(COMMON_OBJ)
+	@rm -f $@ && ar rcs $@ $^
+
+define PROC_RULE
+$$(BUILD)/bin/$(1): $$(call obj,$(1)/main.c) $$(call proc_obj,$(1)) $$(BUILD)/libcommon.a
+	@mkdir -p $$(@D)
+	@echo "  LINK $$@"
+	@$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(PKG_LIBS)
+$$(BUILD)/tests/$(1)/test_%: $$(BUILD)/obj/tests/$(1)/test_%.o $$(call proc_obj,$(1)) $$(SUPPORT_OBJ) $$(TOOLS_OBJ) $$(BUILD)/libcommon.a
+	@mkdir -p $$(@D)
+	@echo "  LINK $$@"
+	@$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(PKG_LIBS) -lcmocka
+endef
+$(foreach p,$(PROCESSES),$(eval $(call PROC_RULE,$(p))))
+
+$(addprefix $(BUILD)/bin/,$(TOOLS)): $(BUILD)/bin/%: $(BUILD)/obj/tools/main_%.o $(TOOLS_OBJ) $(BUILD)/libcommon.a
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+# common, tools, e2e: the shared library, the fixtures, the tools' modules, no process
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(SUPPORT_OBJ) $(TOOLS_OBJ) $(BUILD)/libcommon.a
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC   $<"
+	@$(CC) $(CFLAGS) -c -o $@ $<
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+
+clean: ## remove everything that was built
+	rm -rf build
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
+
+.PHONY: build tests clean help
+.SECONDARY:

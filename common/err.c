@@ -1,0 +1,54 @@
+#include "common/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+int err_set(struct err *e, enum err_code code, const char *fmt, ...)
+{
+    if (e == NULL)
+        return -1;
+    e->code = code;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(e->msg, sizeof e->msg, fmt, ap);
+    va_end(ap);
+    return -1;
+}
+
+int err_prefix(struct err *e, const char *fmt, ...)
+{
+    if (e == NULL)
+        return -1;
+    char old[sizeof e->msg];
+    memcpy(old, e->msg, sizeof old);
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(e->msg, sizeof e->msg, fmt, ap);
+    va_end(ap);
+    if (n >= 0 && (size_t)n < sizeof e->msg)
+        snprintf(e->msg + n, sizeof e->msg - (size_t)n, ": %s", old);
+    return -1;
+}
+
+const char *err_code_name(enum err_code code)
+{
+    static const char *const names[] = {
+        [ERR_NONE] = "none",
+        [ERR_INVALID] = "invalid",
+        [ERR_NOT_FOUND] = "not_found",
+        [ERR_GONE] = "gone",
+        [ERR_CONFLICT] = "conflict",
+        [ERR_MISMATCH] = "mismatch",
+        [ERR_TOO_LARGE] = "too_large",
+        [ERR_UNAVAILABLE] = "unavailable",
+        [ERR_TIMEOUT] = "timeout",
+        [ERR_BUSY] = "busy",
+        [ERR_LOG_LOST] = "log_lost",
+        [ERR_CORRUPT] = "corrupt",
+        [ERR_INTERNAL] = "internal",
+    };
+    if ((unsigned)code >= sizeof names / sizeof *names)
+        return "unknown";
+    return names[code];
+}
