@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include "common/mem.h"
 
 #include <event2/event.h>
