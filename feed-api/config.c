@@ -1,0 +1,83 @@
+/* The options of feed-api. A new option is a field in config.h and a row here, nothing else. */
+#include "feed-api/config.h"
+
+#include <assert.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "common/mem.h"
+
+#define AT(field) offsetof(struct feed_config, field)
+#define MS_MIN    60000.0
+#define MS_DAY    86400000.0
+#define MIB       1048576.0
+
+static const struct config_row rows[] = {
+    {"listen", CONFIG_STRING, AT(listen), "127.0.0.1:8080", 3, 255, "address and port to serve on"},
+    {"admin-listen", CONFIG_STRING, AT(admin_listen), "", 0, 255,
+     "loopback address and port for health, metrics and status without a key"},
+    {"mongodb-uri", CONFIG_STRING, AT(mongodb_uri), "mongodb://127.0.0.1:27017/feedmill?replicaSet=feedmill",
+     1, 4096, "the MongoDB replica set; its database, if named, is used"},
+    {"redis", CONFIG_STRING, AT(redis), "127.0.0.1:6379", 1, 255, "Redis, as host:port or unix:/path"},
+    {"ranker", CONFIG_STRING, AT(ranker), "", 0, 255,
+     "the ranker, as host:port; without one, time order only"},
+    {"name", CONFIG_STRING, AT(name), "", 0, 100, "name of this instance; by default host and process id"},
+    {"admin-key-file", CONFIG_STRING, AT(admin_key_file), "admin.key", 1, 4000,
+     "file of the admin key, made at the first start"},
+    {"jwt-keys", CONFIG_STRING, AT(jwt_keys), "jwt.keys", 1, 4000,
+     "file of the keys that sign user tokens, made at the first start"},
+    {"demo", CONFIG_BOOL, AT(demo), "no", 0, 0, "let loopback clients sign in as any demo user"},
+    {"log-level", CONFIG_STRING, AT(log_level), "info", 1, 8,
+     "lowest level logged: debug, info, warn or error"},
+
+    {"request-deadline", CONFIG_MS, AT(request_deadline), "2000", 50, MS_MIN,
+     "time by which a request is answered"},
+    {"workers", CONFIG_INT, AT(workers), "16", 1, 256, "threads that talk to MongoDB"},
+    {"worker-queue", CONFIG_INT, AT(worker_queue), "1024", 1, 100000, "requests that may wait for a worker"},
+    {"max-connections", CONFIG_INT, AT(max_connections), "10000", 1, 1000000, "client connections"},
+    {"drain", CONFIG_MS, AT(drain), "4s", 0, MS_MIN, "time for requests in flight when told to stop"},
+
+    {"timeline-entries", CONFIG_INT, AT(timeline_entries), "120", 4, 10000,
+     "items kept of a timeline; as fanout's"},
+    {"timeline-idle", CONFIG_MS, AT(timeline_idle), "7d", 1000, 365 * MS_DAY,
+     "a timeline not read for so long is dropped"},
+    {"position-wait", CONFIG_MS, AT(position_wait), "25ms", 0, 10000,
+     "wait for fanout to reach an asked position before the page is rebuilt"},
+    {"build-expiry", CONFIG_MS, AT(build_expiry), "5s", 100, MS_MIN,
+     "a timeline in the making is given up after"},
+    {"page-scan-max", CONFIG_INT, AT(page_scan_max), "1000", 100, 100000, "ids looked at for one page"},
+    {"rank-deadline", CONFIG_MS, AT(rank_deadline), "30ms", 1, 10000, "time for the ranker, then time order"},
+    {"rank-candidates", CONFIG_INT, AT(rank_candidates), "200", 120, 1000,
+     "newest items of a reader that are ranked"},
+
+    {"content-cache-bytes", CONFIG_BYTES, AT(content_cache_bytes), "64m", MIB, 65536 * MIB,
+     "memory for item bodies"},
+    {"max-follows", CONFIG_INT, AT(max_follows), "10000", 1, 1000000, "follows of one user"},
+    {"max-mutes", CONFIG_INT, AT(max_mutes), "1000", 1, 100000, "mutes of one user"},
+    {"count-interval", CONFIG_MS, AT(count_interval), "5s", 100, MS_DAY,
+     "time between recounts of changed targets"},
+    {"count-sweep", CONFIG_MS, AT(count_sweep), "10m", 1000, MS_DAY, "time between recounts of all targets"},
+};
+
+int feed_config_load(struct feed_config *cfg, int argc, char **argv, enum config_result *result,
+                     struct err *e)
+{
+    return config_load("feed-api", "serves feeds over HTTP", rows, MEM_COUNT(rows), argc, argv, cfg, result,
+                       e);
+}
+
+void feed_config_free(struct feed_config *cfg)
+{
+    config_free(rows, MEM_COUNT(rows), cfg);
+}
+
+void feed_config_defaults(struct feed_config *cfg)
+{
+    char *argv[] = {"feed-api", NULL};
+    enum config_result result;
+    struct err e;
+    memset(cfg, 0, sizeof *cfg);
+    int rc = feed_config_load(cfg, 1, argv, &result, &e);
+    assert(rc == 0);
+    (void)rc;
+}

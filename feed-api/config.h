@@ -1,0 +1,57 @@
+/* config.h - the options of feed-api, one table row each (config.c). Filled once in main(), read-only
+ * afterwards: any thread.
+ */
+#ifndef FEEDMILL_FEED_API_CONFIG_H
+#define FEEDMILL_FEED_API_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "common/config.h"
+#include "common/err.h"
+
+struct feed_config {
+    /* where */
+    char *listen;       /* "host:port" */
+    char *admin_listen; /* "host:port", loopback, without credentials; "" = none */
+    char *mongodb_uri;
+    char *redis;
+    char *ranker; /* "host:port"; "" = time order only */
+    char *name;   /* of this instance; "" = made from host and pid */
+    char *admin_key_file;
+    char *jwt_keys; /* a file */
+    bool demo;
+    char *log_level;
+
+    /* requests; all durations in ms */
+    int64_t request_deadline;
+    int64_t workers;      /* threads */
+    int64_t worker_queue; /* jobs */
+    int64_t max_connections;
+    int64_t drain; /* for what is in flight, after SIGTERM */
+
+    /* pages */
+    int64_t timeline_entries;
+    int64_t timeline_idle;
+    int64_t position_wait;
+    int64_t build_expiry;
+    int64_t page_scan_max; /* ids looked at for one page */
+    int64_t rank_deadline;
+    int64_t rank_candidates; /* newest items of a reader that are ranked */
+
+    /* caps */
+    int64_t content_cache_bytes;
+    int64_t max_follows;
+    int64_t max_mutes;
+    int64_t count_interval; /* between recounts of changed targets */
+    int64_t count_sweep;    /* between recounts of all targets */
+};
+
+/* feed_config_load() fills *cfg from flags, environment and file; see config_load(). */
+int feed_config_load(struct feed_config *cfg, int argc, char **argv, enum config_result *result,
+                     struct err *e) MUST_USE;
+void feed_config_free(struct feed_config *cfg);
+
+/* feed_config_defaults() fills *cfg with the defaults, as tests want it. */
+void feed_config_defaults(struct feed_config *cfg);
+
+#endif
