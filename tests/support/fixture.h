@@ -28,7 +28,9 @@ struct fixture *fixture_new(unsigned what);
 void fixture_free(
     struct fixture *f); /* stops everything, newest first, and removes the directory; NULL is fine */
 
-/* fixture_group_setup() and _teardown() are cmocka group functions: *state is a fixture with both. */
+/* fixture_group_setup() and _teardown() are cmocka group functions: *state is a fixture with both. The
+ * tear-down fails if one of our processes crashed, did not drain, or a sanitizer had something to say at its
+ * end. */
 int fixture_group_setup(void **state);
 int fixture_group_setup_redis(void **state);
 int fixture_group_setup_mongod(void **state);
@@ -41,8 +43,9 @@ const char *
 fixture_mongodb_uri(const struct fixture *f);          /* with a database of this fixture's own in its path */
 const char *fixture_database(const struct fixture *f); /* that database's name */
 
-/* fixture_fresh() stops our processes (not the servers), empties Redis and turns to a new, empty database:
- * fixture_mongodb_uri() and fixture_database() change; pointers got earlier are dead. */
+/* fixture_fresh() ends our processes (SIGTERM; one that ends uncleanly fails the test) but not the servers,
+ * empties Redis and turns to a new, empty database: fixture_mongodb_uri() and fixture_database() change;
+ * pointers got earlier are dead. */
 void fixture_fresh(struct fixture *f);
 
 /* The servers, for server_kill(), server_pause() and so on; NULL when not asked for. */
