@@ -98,7 +98,7 @@ void http_server_drain(struct http_server *s, int64_t deadline_ms, void (*done)(
 bool http_server_is_draining(const struct http_server *s);
 
 /* http_server_free() closes everything at once. Unanswered requests hear on_abort and still have to be
- * answered, which does nothing but release them. NULL is a no-op. */
+ * answered, which does nothing but release them. Not from within head() or handle(). NULL is a no-op. */
 void http_server_free(struct http_server *s);
 
 size_t http_server_connections(const struct http_server *s); /* open now */
