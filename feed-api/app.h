@@ -27,15 +27,16 @@ struct app {
     struct metrics *metrics;
     struct mongo *mongo;
     struct redis_address redis_address;
-    struct redis_async *redis;   /* loop's thread only */
+    struct redis_async *redis; /* loop's thread only */
     struct auth *auth;
     struct content *content;
     struct tail *tail;
     struct counts *counts;
     struct workers *workers;
-    struct http_client *ranker;  /* loop's thread only; NULL when none is configured */
+    struct http_client *ranker; /* loop's thread only; NULL when none is configured */
     struct http_server *http;
     unsigned char cursor_key[32];
+    bool up; /* the schema, the secrets and the admin key are there: requests are answered */
     bool served_redis, served_mongo; /* readiness: each has answered once */
     bool draining;
 };

@@ -1,36 +1,55 @@
-/* router.h - the routes, each declared once as a table row; dispatch, credentials, methods, content types, query parameters.
+/* router.h - the routes, each declared once as a table row; dispatch, credentials, methods, content types,
+ * query parameters.
  *
- * The table is what openapi.yaml is tested against (`feed-api --routes` prints it). Unknown paths are 404, known ones with
- * another method 405 with Allow (HEAD goes wherever GET does), unknown or repeated query parameters 400, a body of another type 415, a body over body_max 413
- * before it is read. Loop's thread.
+ * The table is what openapi.yaml is tested against (`feed-api --routes` prints it). Unknown paths are 404,
+ * known ones with another method 405 with Allow (HEAD goes wherever GET does), unknown or repeated query
+ * parameters 400, a body of another type 415, a body over body_max 413 before it is read. Loop's thread.
  */
 #ifndef FEEDMILL_ROUTER_H
 #define FEEDMILL_ROUTER_H
 
 #include "feed-api/call.h"
 
-/* Who may call: a mask. ACCESS_OPEN needs no credential; ACCESS_ANY any valid one. ACCESS_OWN: a user token whose user is {u}, the first parameter.
- * ACCESS_PUBLISHER: any publisher key; the handler checks the name by identity_publishes() and answers 403. ADMIN may everything. */
-enum { ACCESS_OPEN = 1, ACCESS_ANY = 2, ACCESS_ADMIN = 4, ACCESS_SERVICE = 8, ACCESS_PUBLISHER = 16, ACCESS_OWN = 32 };
+/* Who may call: a mask. ACCESS_OPEN needs no credential; ACCESS_ANY any valid one. ACCESS_OWN: a user token
+ * whose user is {u}, the first parameter. ACCESS_PUBLISHER: any publisher key; the handler checks the name by
+ * identity_publishes() and answers 403. ADMIN may everything. */
+enum {
+    ACCESS_OPEN = 1,
+    ACCESS_ANY = 2,
+    ACCESS_ADMIN = 4,
+    ACCESS_SERVICE = 8,
+    ACCESS_PUBLISHER = 16,
+    ACCESS_OWN = 32
+};
 
 struct route {
-    const char *method;   /* "GET" (HEAD included), "POST", ... */
-    const char *path;     /* "/v1/users/{u}/feed"; a segment in braces is a parameter; names {u},{p},{t},{name} are checked as names,
-                             {id} as an item id, {kind} as a target kind, {x} as 1 to 256 bytes of UTF-8 */
+    const char *method; /* "GET" (HEAD included), "POST", ... */
+    const char *path;   /* "/v1/users/{u}/feed"; a segment in braces is a parameter; names {u},{p},{t},{name}
+                           are checked as names,   {id} as an item id, {kind} as a target kind, {x} as 1 to 256
+                           bytes of UTF-8 */
     void (*handler)(struct call *c);
     unsigned access;
-    const char *query;    /* allowed parameters by commas, or NULL */
-    const char *body;     /* accepted content types by commas ("application/json"), or NULL: no body is expected (a non-empty one is 400) */
-    size_t body_max;      /* bytes; 0 with body NULL */
+    const char *query; /* allowed parameters by commas, or NULL */
+    const char *body;  /* accepted content types by commas ("application/json"), or NULL: no body is expected
+                          (a non-empty one is 400) */
+    size_t body_max;   /* bytes; 0 with body NULL */
     const char *operation; /* the operationId in openapi.yaml */
 };
 
 /* The tables, one a handlers file; ended by a row of NULLs. */
-extern const struct route routes_items[], routes_bulk[], routes_targets[], routes_graph[], routes_feed[], routes_events[], routes_keys[],
-    routes_status[];
+extern const struct route routes_items[], routes_bulk[], routes_targets[], routes_graph[], routes_feed[],
+    routes_events[], routes_keys[], routes_status[];
 
 struct app;
-int router_init(struct app *app, struct err *e) MUST_USE; /* hooks the app's http server options */
-void router_print(void);                                  /* a line a route: method, path, operation, access, query, body types, body_max */
+
+/* router_init() compiles the tables and fills the callbacks of the server's options. Once a process.
+ * ERR_INTERNAL: a row is wrong. */
+int router_init(struct app *app, struct http_server_options *o, struct err *e) MUST_USE;
+void router_done(void);
+
+/* router_print() writes a line a route to stdout, fields by single spaces: method, path, operation, access
+ * (by commas), query (by commas or "-"), body types (by commas or
+ * "-"), body_max in bytes. */
+int router_print(struct err *e) MUST_USE;
 
 #endif
