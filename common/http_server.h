@@ -91,9 +91,9 @@ int http_server_listen(struct http_server *s, const char *address, uint16_t port
                        struct err *e) MUST_USE;
 
 /* http_server_drain() stops accepting, closes idle connections, lets the others finish their requests
- * (answered with Connection: close) and calls done once no connection is left, at latest after deadline_ms,
- * when what is left is cut off. Streams do not end by themselves: their owner ends them. done may be called
- * from within this call, and may free the server. */
+ * (answered with Connection: close) and calls done (may be NULL) once no connection is left; after
+ * deadline_ms what is left is cut off. Streams do not end by themselves: their owner ends them. done is
+ * called from the loop, never from within this call, and may free the server. */
 void http_server_drain(struct http_server *s, int64_t deadline_ms, void (*done)(void *arg), void *arg);
 bool http_server_is_draining(const struct http_server *s);
 
@@ -102,7 +102,7 @@ bool http_server_is_draining(const struct http_server *s);
 void http_server_free(struct http_server *s);
 
 size_t http_server_connections(const struct http_server *s); /* open now */
-size_t http_server_in_flight(const struct http_server *s);   /* requests not answered yet */
+size_t http_server_in_flight(const struct http_server *s);   /* requests being read or answered */
 
 /* http_request_header() finds a field by name, any case; NULL when absent. Of a field given twice, the first.
  */
@@ -116,7 +116,8 @@ size_t http_request_header_count(const struct http_request *r, const char *name)
 bool http_request_is_gone(const struct http_request *r);
 
 /* http_request_on_abort() sets what is called, once, when the client goes before the answer is complete. fn
- * must not answer r inside the call; r stays valid until it is answered. NULL takes it off. */
+ * must not answer r inside the call; r stays valid until it is answered, except when handle() was not called
+ * yet: then it is never called, and r is gone after fn. NULL takes it off. */
 void http_request_on_abort(struct http_request *r, http_request_fn fn, void *arg);
 
 /* --- answering: exactly one of the ways below --- */
