@@ -1,0 +1,437 @@
+#include "fanout/deliver.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/mem.h"
+
+struct group {
+    unsigned bucket, count;
+    char n[24], count_text[12];
+};
+
+/* A call that was sent: what its answer has to be matched with. */
+struct call {
+    enum script script;
+    ts_t t;
+    unsigned n_groups;
+    uint8_t bucket[BUCKETS];
+};
+
+struct deliver {
+    struct deliver_options o;
+    char cap[24], high[24];
+
+    /* the call being put together */
+    enum script script;
+    ts_t t;
+    char t_text[TS_TEXT_SIZE], id[ITEM_ID_TEXT_SIZE], score[ITEM_ID_TEXT_SIZE + 1];
+    unsigned n_keys, n_groups, max_keys;
+    char (*keys)[KEY_SIZE];
+    size_t *key_len;
+    struct group groups[BUCKETS];
+    const char **argv;
+    size_t *argv_len;
+
+    /* the calls sent, a ring */
+    struct call *sent;
+    unsigned first_sent, n_sent;
+
+    uint32_t refused;
+    bool broken;
+    bool failed[BUCKETS];
+};
+
+int64_t deliver_timeline_high(int64_t cap)
+{
+    int64_t step = cap / 4 < 6 ? cap / 4 : 6;
+    return cap + (step > 1 ? step : 1) + 1;
+}
+
+struct deliver *deliver_new(const struct deliver_options *o)
+{
+    struct deliver *d = mem_zero(1, sizeof *d);
+    d->o = *o;
+    d->o.window = o->window ? o->window : 1;
+    d->o.batch_keys = o->batch_keys ? o->batch_keys : 1;
+    snprintf(d->cap, sizeof d->cap, "%" PRId64, o->timeline_cap);
+    snprintf(d->high, sizeof d->high, "%" PRId64, deliver_timeline_high(o->timeline_cap));
+    d->max_keys = d->o.batch_keys + DELIVER_GROUPS;
+    if (d->max_keys < BUCKETS)
+        d->max_keys = BUCKETS; /* a call for progress names records only, but all of them */
+    size_t args = d->max_keys + 5 + 3 * BUCKETS;
+    d->keys = mem_zero(d->max_keys, sizeof *d->keys);
+    d->key_len = mem_zero(d->max_keys, sizeof *d->key_len);
+    d->argv = mem_zero(args, sizeof *d->argv);
+    d->argv_len = mem_zero(args, sizeof *d->argv_len);
+    d->sent = mem_zero(d->o.window, sizeof *d->sent);
+    return d;
+}
+
+void deliver_free(struct deliver *d)
+{
+    if (!d)
+        return;
+    free(d->keys);
+    free(d->key_len);
+    free(d->argv);
+    free(d->argv_len);
+    free(d->sent);
+    free(d);
+}
+
+void deliver_begin(struct deliver *d, enum script s, ts_t t, item_id id)
+{
+    assert(d->n_keys == 0 && s <= SCRIPT_PROGRESS);
+    d->script = s;
+    d->t = t;
+    ts_format(t, d->t_text);
+    ids_format(id, d->id);
+    snprintf(d->score, sizeof d->score, "-%s", d->id);
+}
+
+/* ---- answers ---- */
+
+static int break_off(struct deliver *d)
+{
+    d->broken = true;
+    return -1;
+}
+
+static void check_group(struct deliver *d, const struct call *c, unsigned i, bool applied)
+{
+    struct bucket *b = &d->o.buckets->at[c->bucket[i]];
+    if (!applied) {
+        d->refused |= 1u << bucket_share(c->bucket[i]);
+        metrics_add(d->o.metrics, M_REFUSED, 0, 1);
+    } else if (c->script == SCRIPT_PROGRESS) {
+        b->applied = ts_max(b->applied, c->t);
+    }
+}
+
+static int check_reply(struct deliver *d, const struct call *c, const redisReply *r, struct err *e)
+{
+    if (r->type != REDIS_REPLY_ARRAY || r->elements != c->n_groups)
+        return err_set(e, ERR_CORRUPT, "script %s answered %zu results for %u groups", script_name(c->script),
+                       r->elements, c->n_groups);
+    for (unsigned i = 0; i < c->n_groups; i++) {
+        if (r->element[i]->type != REDIS_REPLY_INTEGER)
+            return err_set(e, ERR_CORRUPT, "script %s answered something else than integers",
+                           script_name(c->script));
+        check_group(d, c, i, r->element[i]->integer == 1);
+    }
+    return 0;
+}
+
+static int read_one(struct deliver *d, struct err *e)
+{
+    struct call *c = &d->sent[d->first_sent];
+    redisReply *r;
+    d->first_sent = (d->first_sent + 1) % d->o.window;
+    d->n_sent--;
+    if (redis_read(d->o.redis, &r, e) != 0) {
+        for (unsigned i = 0; e->code == ERR_INTERNAL && i < c->n_groups; i++)
+            d->failed[c->bucket[i]] = true;
+        return break_off(d);
+    }
+    int rc = check_reply(d, c, r, e);
+    freeReplyObject(r);
+    return rc == 0 ? 0 : break_off(d);
+}
+
+int deliver_drain(struct deliver *d, struct err *e)
+{
+    if (d->broken)
+        return err_set(e, ERR_UNAVAILABLE, "what was sent to Redis is not known to have been applied");
+    while (d->n_sent) {
+        if (read_one(d, e) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- sending ---- */
+
+static void arg(struct deliver *d, int *argc, const char *s)
+{
+    d->argv[*argc] = s;
+    d->argv_len[(*argc)++] = strlen(s);
+}
+
+static int put_arguments(struct deliver *d)
+{
+    int argc = 0;
+    for (unsigned i = 0; i < d->n_keys; i++) {
+        d->argv[argc] = d->keys[i];
+        d->argv_len[argc++] = d->key_len[i];
+    }
+    arg(d, &argc, d->t_text);
+    if (d->script == SCRIPT_DELIVER || d->script == SCRIPT_REMOVE)
+        arg(d, &argc, d->id);
+    if (d->script == SCRIPT_DELIVER) {
+        arg(d, &argc, d->score);
+        arg(d, &argc, d->cap);
+        arg(d, &argc, d->high);
+    }
+    for (unsigned i = 0; i < d->n_groups; i++) {
+        struct group *g = &d->groups[i];
+        snprintf(g->count_text, sizeof g->count_text, "%u", g->count);
+        arg(d, &argc, d->o.buckets->at[g->bucket].epoch);
+        arg(d, &argc, g->n);
+        arg(d, &argc, g->count_text);
+    }
+    return argc;
+}
+
+static void note_sent(struct deliver *d)
+{
+    struct call *c = &d->sent[(d->first_sent + d->n_sent++) % d->o.window];
+    c->script = d->script;
+    c->t = d->t;
+    c->n_groups = d->n_groups;
+    for (unsigned i = 0; i < d->n_groups; i++)
+        c->bucket[i] = (uint8_t)d->groups[i].bucket;
+    metrics_add(d->o.metrics, M_SCRIPTS, d->script, 1);
+    metrics_add(d->o.metrics, M_TIMELINES, d->script, d->n_keys - d->n_groups);
+}
+
+static int send_call(struct deliver *d, struct err *e)
+{
+    if (d->n_groups == 0)
+        return 0;
+    while (d->n_sent >= d->o.window) {
+        if (read_one(d, e) != 0)
+            return -1;
+    }
+    int argc = put_arguments(d);
+    if (redis_script_append(d->o.redis, d->script, (int)d->n_keys, argc, d->argv, d->argv_len, e) != 0)
+        return break_off(d);
+    note_sent(d);
+    d->n_keys = d->n_groups = 0;
+    return 0;
+}
+
+static void open_group(struct deliver *d, unsigned bucket)
+{
+    struct group *g = &d->groups[d->n_groups++];
+    g->bucket = bucket;
+    g->count = 0;
+    snprintf(g->n, sizeof g->n, "%" PRIu64, d->o.buckets->at[bucket].n++);
+    d->key_len[d->n_keys] = keys_bucket_record(d->keys[d->n_keys], bucket);
+    d->n_keys++;
+}
+
+static bool wanted(const struct deliver *d, unsigned bucket)
+{
+    return bucket_is_due(d->o.buckets, bucket, d->t) && !(d->refused & 1u << bucket_share(bucket));
+}
+
+int deliver_add(struct deliver *d, unsigned bucket, const char *user, struct err *e)
+{
+    if (d->broken)
+        return err_set(e, ERR_UNAVAILABLE, "what was sent to Redis is not known to have been applied");
+    if (!wanted(d, bucket))
+        return 0;
+    bool same = d->n_groups && d->groups[d->n_groups - 1].bucket == bucket;
+    if (d->n_keys - d->n_groups >= d->o.batch_keys || (!same && d->n_groups == DELIVER_GROUPS)) {
+        if (send_call(d, e) != 0)
+            return -1;
+        same = false;
+        if (!wanted(d, bucket)) /* the answers read meanwhile refused it */
+            return 0;
+    }
+    if (!same)
+        open_group(d, bucket);
+    d->key_len[d->n_keys] = keys_timeline(d->keys[d->n_keys], bucket, user);
+    d->n_keys++;
+    d->groups[d->n_groups - 1].count++;
+    return 0;
+}
+
+int deliver_end(struct deliver *d, struct err *e)
+{
+    if (d->broken)
+        return err_set(e, ERR_UNAVAILABLE, "what was sent to Redis is not known to have been applied");
+    return send_call(d, e);
+}
+
+int deliver_progress(struct deliver *d, ts_t t, struct err *e)
+{
+    if (deliver_end(d, e) != 0)
+        return -1;
+    deliver_begin(d, SCRIPT_PROGRESS, t, 0);
+    for (unsigned b = 0; b < BUCKETS; b++) {
+        if (wanted(d, b))
+            open_group(d, b);
+    }
+    if (send_call(d, e) != 0)
+        return -1;
+    return deliver_drain(d, e);
+}
+
+/* ---- adoption ---- */
+
+static int adopt_send(struct deliver *d, unsigned bucket, const char *epoch, const char *now, bool reset,
+                      struct err *e)
+{
+    char key[KEY_SIZE];
+    size_t len = keys_bucket_record(key, bucket);
+    const char *argv[] = {key, epoch, now, reset ? "1" : "0"};
+    size_t lens[] = {len, strlen(epoch), strlen(now), 1};
+    metrics_add(d->o.metrics, M_SCRIPTS, SCRIPT_ADOPT, 1);
+    return redis_script_append(d->o.redis, SCRIPT_ADOPT, 1, 4, argv, lens, e);
+}
+
+struct adopt_answer {
+    long long what; /* 0 refused, 1 taken over, 2 made */
+    ts_t progress;  /* 0 when it does not read as one */
+};
+
+static int adopt_read(struct deliver *d, struct adopt_answer *out, struct err *e)
+{
+    redisReply *r;
+    if (redis_read(d->o.redis, &r, e) != 0)
+        return -1;
+    int rc = 0;
+    if (r->type != REDIS_REPLY_ARRAY || r->elements < 1 || r->element[0]->type != REDIS_REPLY_INTEGER) {
+        rc = err_set(e, ERR_CORRUPT, "script adopt answered something else than an array");
+    } else {
+        const redisReply *p = r->elements > 1 ? r->element[1] : NULL;
+        out->what = r->element[0]->integer;
+        if (!p || p->type != REDIS_REPLY_STRING || ts_parse(p->str, &out->progress, NULL) != 0)
+            out->progress = 0;
+    }
+    freeReplyObject(r);
+    return rc;
+}
+
+/* The epoch that a record holds; 0 when it is gone or does not read as one. */
+static int read_epoch(struct deliver *d, unsigned bucket, int64_t *out, struct err *e)
+{
+    char key[KEY_SIZE];
+    redisReply *r;
+    ts_t epoch = 0;
+    keys_bucket_record(key, bucket);
+    if (redis_commandf(d->o.redis, &r, e, "HGET", key, "epoch", NULL) != 0)
+        return -1;
+    if (r->type == REDIS_REPLY_STRING && ts_parse(r->str, &epoch, NULL) == 0 && epoch < INT64_MAX)
+        *out = (int64_t)epoch;
+    else
+        *out = 0;
+    freeReplyObject(r);
+    return 0;
+}
+
+static int adopt_one(struct deliver *d, unsigned bucket, int64_t epoch, ts_t now, struct adopt_answer *a,
+                     struct adoption *sum, struct err *e)
+{
+    char epoch_text[TS_TEXT_SIZE], now_text[TS_TEXT_SIZE];
+    if (a->what == 0) {
+        int64_t there;
+        if (read_epoch(d, bucket, &there, e) != 0)
+            return -1;
+        sum->least_epoch = there > sum->least_epoch ? there : sum->least_epoch;
+        if (sum->least_epoch == 0)
+            sum->least_epoch = epoch;
+        return 0;
+    }
+    if (a->progress == 0 || a->progress > now) {
+        ts_format((uint64_t)epoch, epoch_text);
+        ts_format(now, now_text);
+        if (adopt_send(d, bucket, epoch_text, now_text, true, e) != 0 || adopt_read(d, a, e) != 0)
+            return -1;
+    }
+    sum->taken += a->what == 1;
+    sum->made += a->what == 2;
+    sum->least = ts_min(sum->least, a->progress);
+    return 0;
+}
+
+static int adopt_all(struct deliver *d, unsigned share, int64_t epoch, ts_t now, bool reset,
+                     struct adopt_answer *answers, struct err *e)
+{
+    char epoch_text[TS_TEXT_SIZE], now_text[TS_TEXT_SIZE];
+    ts_format((uint64_t)epoch, epoch_text);
+    ts_format(now, now_text);
+    for (unsigned i = 0; i < SHARE_BUCKETS; i++) {
+        if (adopt_send(d, share * SHARE_BUCKETS + i, epoch_text, now_text, reset, e) != 0)
+            return -1;
+    }
+    for (unsigned i = 0; i < SHARE_BUCKETS; i++) {
+        if (adopt_read(d, &answers[i], e) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+int deliver_adopt(struct deliver *d, unsigned share, int64_t epoch, ts_t now, bool reset,
+                  struct adoption *out, struct err *e)
+{
+    assert(d->n_sent == 0 && d->n_groups == 0 && share < SHARES);
+    struct adopt_answer answers[SHARE_BUCKETS];
+    struct adoption sum = {.least = now};
+    if (d->broken)
+        return err_set(e, ERR_UNAVAILABLE, "what was sent to Redis is not known to have been applied");
+    if (adopt_all(d, share, epoch, now, reset, answers, e) != 0)
+        return break_off(d);
+    for (unsigned i = 0; i < SHARE_BUCKETS; i++) {
+        if (adopt_one(d, share * SHARE_BUCKETS + i, epoch, now, &answers[i], &sum, e) != 0)
+            return break_off(d);
+    }
+    if (sum.least_epoch == 0) {
+        for (unsigned i = 0; i < SHARE_BUCKETS; i++)
+            buckets_own(d->o.buckets, share * SHARE_BUCKETS + i, epoch, answers[i].progress);
+    }
+    *out = sum;
+    return 0;
+}
+
+/* ---- trouble ---- */
+
+uint32_t deliver_refused(const struct deliver *d)
+{
+    return d->refused;
+}
+
+void deliver_refuse(struct deliver *d, uint32_t shares)
+{
+    d->refused |= shares;
+}
+
+void deliver_allow(struct deliver *d, uint32_t shares)
+{
+    d->refused &= ~shares;
+}
+
+bool deliver_broken(const struct deliver *d)
+{
+    return d->broken;
+}
+
+void deliver_break(struct deliver *d)
+{
+    d->broken = true;
+}
+
+const bool *deliver_failed(const struct deliver *d)
+{
+    return d->failed;
+}
+
+/* The answers still outstanding on a living connection are read away, so that those of the next calls match.
+ */
+void deliver_mend(struct deliver *d)
+{
+    struct err ignored;
+    redisReply *r;
+    while (redis_pending(d->o.redis) > 0) {
+        if (redis_read(d->o.redis, &r, &ignored) == 0)
+            freeReplyObject(r);
+    }
+    d->n_sent = d->first_sent = 0;
+    d->n_keys = d->n_groups = 0;
+    d->broken = false;
+    memset(d->failed, 0, sizeof d->failed);
+}

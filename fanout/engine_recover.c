@@ -1,0 +1,195 @@
+#include "fanout/engine_private.h"
+
+#include <string.h>
+#include "common/log.h"
+
+static void drop_share(struct engine *g, unsigned share)
+{
+    buckets_drop_share(&g->buckets, share);
+    deliver_allow(g->deliver, 1u << share);
+    g->epoch[share] = g->least_epoch[share] = 0;
+    g->stale[share] = g->reset[share] = false;
+}
+
+static void mark_stale(struct engine *g, unsigned share)
+{
+    if (g->epoch[share])
+        g->stale[share] = true;
+}
+
+/* A script that fails for a reason of its own (a key of another type, say) would fail for ever. The second
+ * time at the same change, the buckets it was for start anew: their timelines count as absent and are rebuilt
+ * from the truth, so nothing is missed. */
+static void note_failed_scripts(struct engine *g)
+{
+    const bool *failed = deliver_failed(g->deliver);
+    bool any = false;
+    ts_t at = g->has_change ? g->in_hand.t : 0;
+    for (unsigned b = 0; b < BUCKETS; b++) {
+        if (!failed[b])
+            continue;
+        any = true;
+        if (at && g->failed_at == at)
+            g->reset[bucket_share(b)] = true;
+    }
+    if (any)
+        g->failed_at = at;
+}
+
+/* What Redis refused, or may have lost, is stale. */
+static void note_trouble(struct engine *g)
+{
+    if (deliver_broken(g->deliver)) {
+        note_failed_scripts(g);
+        for (unsigned i = 0; i < SHARES; i++)
+            mark_stale(g, i);
+        deliver_mend(g->deliver);
+    }
+    uint32_t refused = deliver_refused(g->deliver);
+    for (unsigned i = 0; i < SHARES; i++) {
+        if (!(refused & 1u << i) || g->stale[i] || !g->epoch[i])
+            continue;
+        log_event(LOG_WARN, "share_refused", LOG_U("share", i), LOG_I("epoch", g->epoch[i]),
+                  LOG_S("why", "its record in Redis is not as it was left"));
+        mark_stale(g, i);
+    }
+}
+
+static int give_share(struct engine *g, unsigned share, struct err *e)
+{
+    if (g->epoch[share] && engine_write_progress(g, e) != 0)
+        return -1;
+    if (shares_release(g->o.shares, share, e) != 0)
+        log_event(LOG_WARN, "share_not_released", LOG_U("share", share), LOG_ERR(e));
+    log_event(LOG_INFO, "share_given", LOG_U("share", share), LOG_I("epoch", g->epoch[share]));
+    drop_share(g, share);
+    return 0;
+}
+
+/* Takes a new epoch for a stale share: what was sent under the old one may still arrive, and is refused then.
+ */
+static int renew_epoch(struct engine *g, unsigned share, struct err *e)
+{
+    int64_t epoch;
+    if (shares_retake(g->o.shares, share, g->least_epoch[share], &epoch, e) == 0) {
+        g->least_epoch[share] = 0;
+        return 0;
+    }
+    if (e->code != ERR_MISMATCH)
+        return -1;
+    log_event(LOG_WARN, "share_lost", LOG_U("share", share), LOG_I("epoch", g->epoch[share]),
+              LOG_S("why", e->msg));
+    drop_share(g, share);
+    return 0;
+}
+
+static int adopt_share(struct engine *g, unsigned share, int64_t epoch, ts_t now, struct err *e)
+{
+    struct adoption a;
+    bool was_behind = g->tail != NULL;
+    if (deliver_adopt(g->deliver, share, epoch, now, g->reset[share], &a, e) != 0)
+        return -1;
+    g->epoch[share] = epoch;
+    if (a.least_epoch) {
+        g->least_epoch[share] = a.least_epoch;
+        g->stale[share] = true;
+        buckets_drop_share(&g->buckets, share);
+        return err_set(e, ERR_BUSY, "share %u: a record holds epoch %lld, ours was %lld", share,
+                       (long long)a.least_epoch, (long long)epoch);
+    }
+    g->stale[share] = g->reset[share] = false;
+    deliver_allow(g->deliver, 1u << share);
+    log_event(LOG_INFO, "share_adopted", LOG_U("share", share), LOG_I("epoch", epoch),
+              LOG_U("records_found", a.taken), LOG_U("records_made", a.made), LOG_X("progress", a.least));
+    if (was_behind && a.least < g->tail_at)
+        engine_close_tail(g);
+    return 0;
+}
+
+/* The shares that are held and not adopted under their present epoch. */
+static int adopt_all(struct engine *g, struct err *e)
+{
+    struct shares_view v;
+    ts_t now = 0;
+    shares_look(g->o.shares, &v);
+    for (unsigned i = 0; i < SHARES; i++) {
+        if (!v.share[i].held || v.share[i].giving || (v.share[i].epoch == g->epoch[i] && !g->stale[i]))
+            continue;
+        if (!now && mongo_conn_fresh(g->conn, &now, e) != 0)
+            return -1;
+        if (adopt_share(g, i, v.share[i].epoch, now, e) != 0)
+            return -1;
+    }
+    if (now)
+        engine_publish_status(g);
+    return 0;
+}
+
+static int drop_and_give(struct engine *g, const struct shares_view *v, struct err *e)
+{
+    for (unsigned i = 0; i < SHARES; i++) {
+        if (g->epoch[i] && !v->share[i].held)
+            drop_share(g, i);
+        else if (v->share[i].giving && !g->stale[i] && give_share(g, i, e) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+int engine_sync_shares(struct engine *g, struct err *e)
+{
+    struct shares_view v;
+    note_trouble(g);
+    shares_look(g->o.shares, &v);
+    if (drop_and_give(g, &v, e) != 0)
+        return -1;
+    for (unsigned i = 0; i < SHARES; i++) {
+        /* An epoch other than ours is a new one already. */
+        if (g->stale[i] && v.share[i].held && v.share[i].epoch == g->epoch[i] && renew_epoch(g, i, e) != 0)
+            return -1;
+    }
+    return adopt_all(g, e);
+}
+
+void engine_close_tail(struct engine *g)
+{
+    changes_close(g->tail);
+    g->tail = NULL;
+    g->has_change = false;
+    g->n_pulses = g->first_pulse = 0;
+}
+
+int engine_open_tail(struct engine *g, struct err *e)
+{
+    ts_t from;
+    if (g->tail || !buckets_least(&g->buckets, &from))
+        return 0;
+    struct changes_options o = {
+        .mongo = g->o.mongo,
+        .instance = g->o.name,
+        .kinds = 1u << CHANGE_ITEM | 1u << CHANGE_USER | 1u << CHANGE_HEARTBEAT,
+        .start = from,
+        .wait_ms = 50,
+    };
+    if (changes_open(&g->tail, &o, e) != 0)
+        return -1;
+    if (g->tail_at > from)
+        metrics_add(g->o.metrics, M_REPLAYS, 0, 1);
+    log_event(LOG_INFO, g->tail_at > from ? "replay_from" : "tail_from", LOG_X("progress", from),
+              LOG_X("was_at", g->tail_at), LOG_U("buckets", buckets_owned(&g->buckets)));
+    g->tail_at = from;
+    g->written = 0;
+    return 0;
+}
+
+void engine_log_lost(struct engine *g, const struct err *e)
+{
+    log_event(LOG_ERROR, "log_lost", LOG_X("was_at", g->tail_at), LOG_ERR(e),
+              LOG_S("then", "records made anew"));
+    metrics_add(g->o.metrics, M_ERRORS, ERROR_OF_LOG_LOST, 1);
+    engine_close_tail(g);
+    for (unsigned i = 0; i < SHARES; i++) {
+        mark_stale(g, i);
+        g->reset[i] = g->epoch[i] != 0;
+    }
+}

@@ -1,0 +1,30 @@
+/* metrics.h - fanout's metrics, each a row in metrics.c. Any thread (see common/metrics.h). */
+#ifndef FEEDMILL_FANOUT_METRICS_H
+#define FEEDMILL_FANOUT_METRICS_H
+
+#include "common/metrics.h"
+
+enum fanout_metric {
+    M_CHANGES,   /* index: enum change_kind */
+    M_APPLY,     /* index: 0 item, 1 user */
+    M_TIMELINES, /* index: enum script, DELIVER to DROP */
+    M_SCRIPTS,   /* index: enum script, DELIVER to ADOPT */
+    M_REFUSED,
+    M_AUDIENCE,
+    M_AUDIENCE_SKIPPED,
+    M_REPLAYS,
+    M_SHARES, /* index: enum metric_share */
+    M_BUCKETS_OWNED,
+    M_MEMBERS,
+    M_LAG,
+    M_LAG_SECONDS,
+    M_ERRORS, /* index: enum metric_error */
+    M_N
+};
+
+enum metric_share { SHARE_TAKEN, SHARE_LOST, SHARE_GIVEN, SHARE_RENEWED_EPOCH };
+enum metric_error { ERROR_OF_MONGODB, ERROR_OF_REDIS, ERROR_OF_LOG_LOST, ERROR_OF_CORRUPT, ERROR_OF_OTHER };
+
+struct metrics *fanout_metrics_new(void);
+
+#endif
