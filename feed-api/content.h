@@ -1,8 +1,9 @@
 /* content.h - items, already serialised, by id: the content cache.
  *
- * Any thread; entries are immutable and counted. Bounded by bytes (least recently used go first). An entry is never older than what the
- * tail or a local write said of its item: content_changed() raises the least revision of an id, which also reaches fetches under way: their older bodies are handed to
- * those who asked before the change only, and are not kept.
+ * Any thread; entries are immutable and counted. Bounded by bytes (least recently used go first). An entry is
+ * never older than what the tail or a local write said of its item: content_changed() raises the least
+ * revision of an id, which also reaches fetches under way: their older bodies are handed to those who asked
+ * before the change only, and are not kept.
  */
 #ifndef FEEDMILL_CONTENT_H
 #define FEEDMILL_CONTENT_H
@@ -20,14 +21,14 @@ struct content;
 struct content_entry {
     item_id id;
     int32_t revision;
-    bool missing;           /* there is no such item (not kept for long) */
-    bool deleted;           /* a tombstone */
+    bool missing; /* there is no such item (not kept for long) */
+    bool deleted; /* a tombstone */
     const char *publisher;
     unsigned n_topics;
     const char *const *topics;
-    const char *full;       /* {"id":...} as api.md's item, all fields */
+    const char *full; /* {"id":...} as api.md's item, all fields */
     size_t full_len;
-    const char *summary;    /* without body and extra */
+    const char *summary; /* without body and extra */
     size_t summary_len;
     /* private */
     unsigned refs;
@@ -41,14 +42,26 @@ void content_free(struct content *c);
 struct content_entry *content_find(struct content *c, item_id id);
 void content_unref(struct content_entry *entry);
 
-/* content_fetch() answers n counted entries in out for n ids (1 to 500): those in the cache and, in one query, the rest, asked for once however many ask
- * at the same time. Missing items get an entry with missing = true. bypass: don't trust the cache (the tail is not alive, or a position lies beyond it): all are read afresh on
- * conn, which the caller has made causally late enough (mongo_conn_after or mongo_conn_fresh). In a worker. */
-int content_fetch(struct content *c, struct mongo_conn *conn, const item_id *ids, size_t n, bool bypass, struct content_entry **out, struct err *e) MUST_USE;
+/* content_fetch() answers n counted entries in out for n ids (1 to 500): those in the cache and, in one
+ * query, the rest, asked for once however many ask at the same time. Missing items get an entry with missing
+ * = true. bypass: don't trust the cache (the tail is not alive, or a position lies beyond it): all are read
+ * afresh on conn, which the caller has made causally late enough (mongo_conn_after or mongo_conn_fresh). In a
+ * worker. */
+int content_fetch(struct content *c, struct mongo_conn *conn, const item_id *ids, size_t n, bool bypass,
+                  struct content_entry **out, struct err *e) MUST_USE;
 
 /* content_changed(): revision is now the least that may be served of id; 0: unknown, drop it. */
 void content_changed(struct content *c, item_id id, int32_t revision);
 void content_drop_all(struct content *c);
+
+/* content_seen() says that everything up to t has been told by content_changed(): later fetches read at or
+ * after t, so that no read can bring back an older body, whatever was forgotten meanwhile. t is a time that
+ * MongoDB gave out. For the tail (each change it handled, and its start before it drops everything) and for
+ * writers, before they answer. */
+void content_seen(struct content *c, ts_t t);
+
+/* content_put() keeps an item that was just written, after content_changed(). */
+void content_put(struct content *c, const struct item *it);
 
 /* content_words() answers the case-folded words of title and body, for word mutes. Any thread. */
 const struct word_set *content_words(struct content_entry *entry);
