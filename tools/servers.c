@@ -159,10 +159,11 @@ int server_start(struct server *s, struct err *e)
     }
     int rc = -1, report[2] = {-1, -1};
     int null_fd = open_above("/dev/null", O_RDONLY);
-    int log_fd = open_above(s->log_path, O_WRONLY | O_CREAT | O_APPEND);
+    int log_fd = s->log_path ? open_above(s->log_path, O_WRONLY | O_CREAT | O_APPEND)
+                             : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 4);
     if (log_fd < 0) {
-        err_set(e, ERR_UNAVAILABLE, "can't write the log of %s, %s: %s", s->name, s->log_path,
-                strerror(errno));
+        err_set(e, ERR_UNAVAILABLE, "can't write the log of %s, %s: %s", s->name,
+                s->log_path ? s->log_path : "stdout", strerror(errno));
         goto out;
     }
     if (null_fd < 0 || pipe_above(report) < 0) {
@@ -267,7 +268,7 @@ void server_continue(struct server *s)
 static size_t tail_read(const char *path, char *out, size_t size)
 {
     out[0] = '\0';
-    FILE *f = fopen(path, "re");
+    FILE *f = path ? fopen(path, "re") : NULL;
     if (!f) {
         return 0;
     }
@@ -284,7 +285,7 @@ void server_log_tail(const struct server *s, size_t max)
 {
     char *text = mem_alloc(max + 1);
     size_t n = tail_read(s->log_path, text, max + 1);
-    fprintf(stderr, "---- %s: the last of %s\n", s->name, s->log_path);
+    fprintf(stderr, "---- %s: the last of %s\n", s->name, s->log_path ? s->log_path : "(stdout)");
     fwrite(text, 1, n, stderr);
     fprintf(stderr, "%s---- end of %s\n", n && text[n - 1] != '\n' ? "\n" : "", s->name);
     free(text);

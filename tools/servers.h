@@ -20,16 +20,16 @@
 struct server;
 
 /* server_new() prepares a child; nothing runs yet. name is for messages ("fanout-1"), log_path is appended to
- * and created with its first start, argv ends in NULL and argv[0] is the program's path (no PATH search). All
- * are copied. The caller frees with server_free(). */
+ * and created with the first start (NULL: the child writes to our stdout), argv ends in NULL and argv[0] is
+ * the program's path (no PATH search). All are copied. The caller frees with server_free(). */
 struct server *server_new(const char *name, const char *log_path, const char *const *argv);
 
 /* server_free() kills the child if it runs (SIGKILL, reaped) and frees s; NULL is fine. */
 void server_free(struct server *s);
 
 const char *server_name(const struct server *s);
-const char *server_log_path(const struct server *s);
-pid_t server_pid(const struct server *s); /* 0 when it does not run */
+const char *server_log_path(const struct server *s); /* may be NULL */
+pid_t server_pid(const struct server *s);            /* 0 when it does not run */
 
 /* server_start() forks and executes. It returns when the program runs (or could not be executed:
  * ERR_UNAVAILABLE), not when it is ready. It may be called again after the child ended: same command line,
