@@ -1,0 +1,58 @@
+/* workers.h - the few threads that may block: MongoDB and synchronous Redis, behind one bounded queue.
+ *
+ * Each process that has them has its own struct app (opaque here). workers_submit() is called on the loop's thread; run() is called on a worker's thread
+ * with that worker's clients; done() is called on the loop's thread afterwards. A job whose deadline passed
+ * while it waited is not run: done() is told so by expired. A job that was accepted always gets its done(),
+ * also while draining.
+ */
+#ifndef FEEDMILL_COMMON_WORKERS_H
+#define FEEDMILL_COMMON_WORKERS_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "common/metrics.h"
+#include "common/mongo.h"
+#include "common/redis.h"
+
+struct app;
+
+struct worker {
+    struct app *app;
+    struct mongo_conn
+        *mongo; /* checked out for this job, its deadline set to the job's; NULL when none could be had */
+    struct redis *redis; /* the worker's own, always there (may be disconnected) */
+};
+
+typedef void (*worker_run_fn)(struct worker *w, void *arg);
+typedef void (*worker_done_fn)(void *arg, bool expired);
+
+struct workers;
+
+struct workers_options {
+    struct app *app; /* the process's own, handed to run() in the worker; may be NULL */
+    struct event_base *base;
+    struct mongo *mongo;               /* the pool needs a client for each thread; NULL: none is checked out */
+    const struct redis_address *redis; /* copied */
+    unsigned threads;                  /* 1 to 256 */
+    unsigned queue_max;                /* jobs that may wait, 1 to 100,000 */
+    struct metrics *metrics;           /* may be NULL; and its rows: */
+    size_t wait_seconds, run_seconds;  /* histograms: in the queue, at work */
+    size_t expired, refused;           /* counters: not run in time, not taken */
+};
+
+/* workers_new() makes the threads. ERR_UNAVAILABLE, ERR_INTERNAL. */
+int workers_new(struct workers **out, const struct workers_options *o, struct err *e) MUST_USE;
+
+/* workers_stop() finishes what is queued (or lets it expire), joins the threads and calls every done(). On
+ * the loop's thread, when the loop does not run. NULL is a no-op. */
+void workers_stop(struct workers *w);
+
+/* workers_submit() queues a job; arg stays the caller's. deadline is on clock_mono_ms(). ERR_BUSY when the
+ * queue is full, ERR_UNAVAILABLE while stopping: answer 503 with Retry-After; done() is not called then. */
+int workers_submit(struct workers *w, int64_t deadline, worker_run_fn run, worker_done_fn done, void *arg,
+                   struct err *e) MUST_USE;
+unsigned workers_queued(const struct workers *w); /* jobs that wait; any thread */
+unsigned workers_busy(const struct workers *w);   /* jobs that run; any thread */
+
+#endif
