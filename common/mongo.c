@@ -356,6 +356,11 @@ mongoc_client_t *mongo_client(struct mongo_conn *c)
     return c->client;
 }
 
+const char *mongo_conn_database(const struct mongo_conn *c)
+{
+    return c->m->database;
+}
+
 void mongo_write_opts(struct mongo_conn *c, bson_t *opts)
 {
     mongo_mend(c);

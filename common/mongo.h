@@ -68,6 +68,7 @@ int64_t mongo_conn_left_ms(const struct mongo_conn *c); /* what is left of it, a
 
 mongoc_collection_t *mongo_coll(struct mongo_conn *c, enum mongo_collection which); /* owned by c, cached */
 mongoc_client_t *mongo_client(struct mongo_conn *c);
+const char *mongo_conn_database(const struct mongo_conn *c);
 
 /* mongo_read_opts() appends session, maxTimeMS to opts (caller's bson_t, initialised). Read concern majority is the client's default. */
 void mongo_read_opts(struct mongo_conn *c, bson_t *opts);
