@@ -1,4 +1,4 @@
-# feedmill: one Makefile, not recursive into folders; one build directory a variant.
+# feedmill: one Makefile, not recursive into folders; one build directory a variant. `make help` lists the targets.
 #   make V=asan ...   builds with AddressSanitizer and UBSan;  V=tsan with ThreadSanitizer;  V=clang with clang.
 
 V     ?= release
@@ -26,10 +26,12 @@ WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototy
 ifeq ($(V),clang)
 WARN     := $(filter-out -Wno-format-truncation,$(WARN)) -Wno-gnu-zero-variadic-macro-arguments
 endif
-# Third-party headers come in as system headers; recursive (=) so that nothing asks pkg-config before set-up.
+# Third-party headers come in as system headers. pkg-config is asked once, and only when something is compiled:
+# before `make setup` it may not be there.
 PKGS     := libmongoc-1.0 hiredis libevent libevent_pthreads jansson libcrypto libjwt libutf8proc zlib
-PKG_CFLAGS = $(subst -I,-isystem ,$(shell pkg-config --cflags $(PKGS)))
-PKG_LIBS   = $(shell pkg-config --libs $(PKGS)) -lhttp_parser -lpthread -lm
+pkg_ask   = $(or $(shell pkg-config $(1) $(PKGS) 2>/dev/null),$(error libraries are missing: run `make setup`))
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(subst -I,-isystem ,$$(call pkg_ask,--cflags)))$(PKG_CFLAGS)
+PKG_LIBS   = $(eval PKG_LIBS := $$(call pkg_ask,--libs) -lhttp_parser -lpthread -lm)$(PKG_LIBS)
 CFLAGS   = -std=c11 -D_GNU_SOURCE -g $(OPT_$(V)) $(WARN) -MMD -MP -I. $(PKG_CFLAGS)
 LDFLAGS  = $(OPT_$(V))
 
@@ -48,8 +50,8 @@ TEST_BINS := $(addprefix $(BUILD)/tests/,$(TESTS))
 
 .DEFAULT_GOAL := build
 
-build: $(BINS) ## build the three processes and the tools
-tests: $(TEST_BINS) ## build the tests without running them
+build: $(BINS) ## build the three processes and the tools (V=asan, tsan or clang for another variant)
+tests: $(TEST_BINS) $(BINS) ## build the tests without running them
 
 $(BUILD)/libcommon.a: $(COMMON_OBJ)
 	@rm -f $@ && ar rcs $@ $^
@@ -84,11 +86,53 @@ $(BUILD)/obj/%.o: %.c
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
+# ---- what people type ----
+
+JOBS     ?= $(shell nproc)
+VARIANTS ?= release asan tsan
+ONLY     ?=
+SUBMAKE   = $(MAKE) --no-print-directory -j$(JOBS)
+
+# ThreadSanitizer runs where threads share: all but these, which have one thread or take too long under it.
+TSAN_SKIP ?= tools/% e2e/%
+
+setup: ## get the missing Debian packages and a mongod, and nothing else
+	@tools/setup.sh run
+
+run: setup ## run it all in the foreground: PORT=8080 DATA=./run DEMO=1
+	@$(SUBMAKE) V=release $(addprefix build/release/bin/,$(PROCESSES) stack)
+	@exec build/release/bin/stack --port $(PORT) --data $(DATA) --demo=$(DEMO)
+
+test: ## set up, build and run every test in its variants: VARIANTS="release asan tsan" ONLY=common/
+	@tools/setup.sh run test
+	@for v in $(VARIANTS); do $(SUBMAKE) V=$$v tests || exit 1; done
+	@TSAN_SKIP="$(TSAN_SKIP)" tools/run-tests.sh -j $(JOBS) -o "$(ONLY)" $(VARIANTS)
+
+san: ## the tests with AddressSanitizer and UBSan, and those where threads share with ThreadSanitizer
+	@$(MAKE) --no-print-directory test VARIANTS="asan tsan"
+
+bench: ## measure: every tools/main_bench*.c against a stack of its own
+	@tools/setup.sh run bench
+	@$(SUBMAKE) V=release build
+	@for b in $(filter bench%,$(TOOLS)); do echo "== $$b"; build/release/bin/$$b || exit 1; done
+
+fuzz: ## run each fuzz target of tests/fuzz for FUZZ_SECONDS=30
+	@tools/setup.sh run fuzz
+	@tools/fuzz.sh $(or $(FUZZ_SECONDS),30)
+
+lint: ## format, clang's warnings, static analysis, scripts; changes nothing
+	@tools/setup.sh run test lint
+	@JOBS=$(JOBS) tools/lint.sh
+
+fmt: ## format all C sources in place
+	@tools/setup.sh lint
+	clang-format -i $(shell git ls-files '*.c' '*.h')
+
 clean: ## remove everything that was built
 	rm -rf build
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
 
-.PHONY: build tests clean help
+.PHONY: build tests setup run test san bench fuzz lint fmt clean help
 .SECONDARY:
