@@ -125,8 +125,7 @@ static void what_it_does_not_allow_is_refused(void **state)
         "+2026-01-02T03:04:05Z",
         "-026-01-02T03:04:05Z",
         "12026-01-02T03:04:05Z",
-        "2026-01-02T03:04:05\xe2\x88\x92"
-        "01:00",
+        "2026-01-02T03:04:05\342\210\22201:00",
     };
     for (size_t i = 0; i < COUNT(bad); i++) {
         int64_t ms = 42;
