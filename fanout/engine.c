@@ -38,14 +38,6 @@ static void pass_pulses(struct engine *g, ts_t t)
     }
 }
 
-static void count_lag(struct engine *g)
-{
-    int64_t lag = g->heartbeat_at_ms ? clock_wall_ms() - g->heartbeat_at_ms : 0;
-    lag = lag > 0 ? lag : 0;
-    metrics_set(g->o.metrics, M_LAG, 0, lag / 1000);
-    metrics_observe_us(g->o.metrics, M_LAG_SECONDS, 0, lag * 1000);
-}
-
 int engine_write_progress(struct engine *g, struct err *e)
 {
     ts_t t = g->tail && !g->has_change ? changes_complete(g->tail) : 0;
@@ -57,8 +49,8 @@ int engine_write_progress(struct engine *g, struct err *e)
     g->written_ms = clock_mono_ms();
     g->progressed = true;
     pass_pulses(g, t);
-    count_lag(g);
     engine_publish_status(g);
+    metrics_observe_us(g->o.metrics, M_LAG_SECONDS, 0, engine_lag_ms(&g->status, clock_wall_ms()) * 1000);
     return 0;
 }
 
@@ -110,6 +102,14 @@ int64_t engine_lag_ms(const struct engine_status *s, int64_t now_ms)
     if (s->heartbeat_at_ms == 0)
         return -1;
     return now_ms > s->heartbeat_at_ms ? now_ms - s->heartbeat_at_ms : 0;
+}
+
+void engine_refresh_metrics(struct engine *g)
+{
+    struct engine_status s;
+    engine_status(g, &s);
+    int64_t lag = engine_lag_ms(&s, clock_wall_ms());
+    metrics_set(g->o.metrics, M_LAG, 0, lag > 0 ? lag / 1000 : 0);
 }
 
 /* ---- trouble ---- */

@@ -64,4 +64,8 @@ void engine_status(struct engine *g, struct engine_status *out);
  */
 int64_t engine_lag_ms(const struct engine_status *s, int64_t now_ms);
 
+/* engine_refresh_metrics() sets the gauge of the lag to what it is now: it grows by itself while nothing is
+ * written. */
+void engine_refresh_metrics(struct engine *g);
+
 #endif

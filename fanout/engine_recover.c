@@ -11,10 +11,13 @@ static void drop_share(struct engine *g, unsigned share)
     g->stale[share] = g->reset[share] = false;
 }
 
+/* Nothing is sent for a stale share: its epoch and counts are not known to be those of its records. */
 static void mark_stale(struct engine *g, unsigned share)
 {
-    if (g->epoch[share])
-        g->stale[share] = true;
+    if (!g->epoch[share])
+        return;
+    g->stale[share] = true;
+    deliver_refuse(g->deliver, 1u << share);
 }
 
 /* A script that fails for a reason of its own (a key of another type, say) would fail for ever. The second
@@ -36,15 +39,19 @@ static void note_failed_scripts(struct engine *g)
         g->failed_at = at;
 }
 
-/* What Redis refused, or may have lost, is stale. */
-static void note_trouble(struct engine *g)
+/* After a failed call nobody knows what was applied: all shares are stale. */
+static void note_broken(struct engine *g)
 {
-    if (deliver_broken(g->deliver)) {
-        note_failed_scripts(g);
-        for (unsigned i = 0; i < SHARES; i++)
-            mark_stale(g, i);
-        deliver_mend(g->deliver);
-    }
+    if (!deliver_broken(g->deliver))
+        return;
+    note_failed_scripts(g);
+    for (unsigned i = 0; i < SHARES; i++)
+        mark_stale(g, i);
+    deliver_mend(g->deliver);
+}
+
+static void note_refused(struct engine *g)
+{
     uint32_t refused = deliver_refused(g->deliver);
     for (unsigned i = 0; i < SHARES; i++) {
         if (!(refused & 1u << i) || g->stale[i] || !g->epoch[i])
@@ -57,7 +64,7 @@ static void note_trouble(struct engine *g)
 
 static int give_share(struct engine *g, unsigned share, struct err *e)
 {
-    if (g->epoch[share] && engine_write_progress(g, e) != 0)
+    if (g->epoch[share] && !g->stale[share] && engine_write_progress(g, e) != 0)
         return -1;
     if (shares_release(g->o.shares, share, e) != 0)
         log_event(LOG_WARN, "share_not_released", LOG_U("share", share), LOG_ERR(e));
@@ -125,27 +132,26 @@ static int adopt_all(struct engine *g, struct err *e)
     return 0;
 }
 
-static int drop_and_give(struct engine *g, const struct shares_view *v, struct err *e)
+static void drop_lost(struct engine *g, const struct shares_view *v)
 {
     for (unsigned i = 0; i < SHARES; i++) {
         if (g->epoch[i] && !v->share[i].held)
             drop_share(g, i);
-        else if (v->share[i].giving && !g->stale[i] && give_share(g, i, e) != 0)
-            return -1;
     }
-    return 0;
 }
 
 int engine_sync_shares(struct engine *g, struct err *e)
 {
     struct shares_view v;
-    note_trouble(g);
     shares_look(g->o.shares, &v);
-    if (drop_and_give(g, &v, e) != 0)
-        return -1;
+    drop_lost(g, &v);
+    note_broken(g);
+    note_refused(g);
     for (unsigned i = 0; i < SHARES; i++) {
+        if (v.share[i].giving && give_share(g, i, e) != 0)
+            return -1;
         /* An epoch other than ours is a new one already. */
-        if (g->stale[i] && v.share[i].held && v.share[i].epoch == g->epoch[i] && renew_epoch(g, i, e) != 0)
+        if (g->stale[i] && v.share[i].epoch == g->epoch[i] && renew_epoch(g, i, e) != 0)
             return -1;
     }
     return adopt_all(g, e);
