@@ -12,7 +12,8 @@
  *   - each symbol (emoji) alone;
  *   - in scripts that put no spaces between words (Han, kana, Thai, Lao, Khmer, Burmese) every one to four characters behind one
  *     another. A muted word of more than four such characters is matched by its first four: it may hide a
- *     little more than it says, and never less.
+ *     little more than it says, and never less. Of one whose first four are all of another script only what stands
+ *     between white space is compared.
  *
  * Pure functions, any thread.
  */
