@@ -113,11 +113,21 @@ size_t keys_affinity(char out[KEY_SIZE], unsigned bucket, const char *user)
     return key_of_user(out, "af", bucket, user);
 }
 
-size_t keys_item_counters(char out[KEY_SIZE], item_id id)
+static size_t key_of_item(char out[KEY_SIZE], const char *kind, item_id id)
 {
     char text[ITEM_ID_TEXT_SIZE];
     ids_format(id, text);
-    struct key k = key_start(out, "ic", (unsigned)(id % EVENT_STREAMS));
+    struct key k = key_start(out, kind, (unsigned)(id % EVENT_STREAMS));
     key_add_part(&k, ':', text);
     return key_end(&k);
+}
+
+size_t keys_item_counters(char out[KEY_SIZE], item_id id)
+{
+    return key_of_item(out, "ic", id);
+}
+
+size_t keys_item_readers(char out[KEY_SIZE], item_id id)
+{
+    return key_of_item(out, "ih", id);
 }

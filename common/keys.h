@@ -10,6 +10,7 @@
  *   rk:{b}:user/session    sorted set: a frozen ranked session, score = place from 0; member "m:..." = what it was made of
  *   af:{b}:user            hash: affinities of a reader
  *   ic:{s}:item            hash: decayed counters of an item, s = item id % EVENT_STREAMS
+ *   ih:{s}:item            HyperLogLog: who did what with the item, so that each counts once
  *
  * A name holds no '/', so what follows one cannot be taken for a part of the name.
  * Functions write into a buffer of KEY_SIZE and answer the length. Any thread.
@@ -37,5 +38,6 @@ size_t keys_event_seen(char out[KEY_SIZE], unsigned stream, const char *user, co
 size_t keys_session(char out[KEY_SIZE], unsigned bucket, const char *user, const char *session);
 size_t keys_affinity(char out[KEY_SIZE], unsigned bucket, const char *user);
 size_t keys_item_counters(char out[KEY_SIZE], item_id id);
+size_t keys_item_readers(char out[KEY_SIZE], item_id id);
 
 #endif

@@ -27,8 +27,8 @@
     "  return out\n"                                                                                         \
     "end\n"
 
-/* The first of the removed tail has the largest id of it. LT only ever raises the floor (its score falls); when the
- * floor itself was in the kept part, everything removed lay below it. */
+/* The first of the removed tail has the largest id of it. LT only ever raises the floor (its score falls);
+ * when the floor itself was in the kept part, everything removed lay below it. */
 #define LUA_TRIM                                                                                             \
     "local function trim(k, cap)\n"                                                                          \
     "  local tail = redis.call('ZRANGE', k, cap, cap, 'WITHSCORES')\n"                                       \
@@ -37,8 +37,7 @@
     "  redis.call('ZADD', k, 'LT', tail[2], 'f')\n"                                                          \
     "end\n"
 
-static const char deliver[] =
-    LUA_GROUPS LUA_TRIM
+static const char deliver[] = LUA_GROUPS LUA_TRIM
     "local T, id, score, cap, high = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])\n"
     "return each_group(6, T, function(from, to, stamp)\n"
     "  local all = T > stamp\n"
@@ -83,18 +82,19 @@ static const char progress[] = LUA_GROUPS "local T = ARGV[1]\n"
                                           "  if T > p then redis.call('HSET', bk, 'progress', T) end\n"
                                           "end)\n";
 
-static const char adopt[] =
-    "local epoch, now, reset = ARGV[1], ARGV[2], ARGV[3]\n"
-    "local r = redis.call('HMGET', KEYS[1], 'epoch', 'progress')\n"
-    "if r[1] and r[1] > epoch then return {0, r[2]} end\n"
-    "if not r[1] or not r[2] or reset == '1' then\n"
-    "  redis.call('HSET', KEYS[1], 'epoch', epoch, 'n', '0', 'stamp', now, 'seen', now, 'born', now, 'progress', now)\n"
-    "  return {2, now}\n"
-    "end\n"
-    "redis.call('HSET', KEYS[1], 'epoch', epoch, 'n', '0')\n"
-    "return {1, r[2]}\n";
+static const char adopt[] = "local epoch, now, reset = ARGV[1], ARGV[2], ARGV[3]\n"
+                            "local r = redis.call('HMGET', KEYS[1], 'epoch', 'progress')\n"
+                            "if r[1] and r[1] > epoch then return {0, r[2]} end\n"
+                            "if not r[1] or not r[2] or reset == '1' then\n"
+                            "  redis.call('HSET', KEYS[1], 'epoch', epoch, 'n', '0', 'stamp', now, 'seen', "
+                            "now, 'born', now, 'progress', now)\n"
+                            "  return {2, now}\n"
+                            "end\n"
+                            "redis.call('HSET', KEYS[1], 'epoch', epoch, 'n', '0')\n"
+                            "return {1, r[2]}\n";
 
-/* A rebuild reads the truth at R, so R covers everything that an absent timeline was not given: stamp and seen. */
+/* A rebuild reads the truth at R, so R covers everything that an absent timeline was not given: stamp and
+ * seen. */
 static const char build[] =
     "local least, token, ttl = ARGV[1], ARGV[2], ARGV[3]\n"
     "local rec = redis.call('HMGET', KEYS[3], 'stamp', 'seen', 'born')\n"
@@ -115,23 +115,87 @@ static const char build[] =
     "return {1, R}\n";
 
 static const char finish[] =
-    LUA_TRIM
-    "local token, floor, score, cap = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])\n"
-    "if redis.call('HGET', KEYS[2], 'tk') ~= token then return 0 end\n"
-    "local f = redis.call('ZSCORE', KEYS[1], 'f')\n"
-    "if not f then return 0 end\n"
-    "for i = 8, #ARGV, 200 do\n"
-    "  redis.call('ZADD', KEYS[1], unpack(ARGV, i, math.min(i + 199, #ARGV)))\n"
+    LUA_TRIM "local token, floor, score, cap = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])\n"
+             "if redis.call('HGET', KEYS[2], 'tk') ~= token then return 0 end\n"
+             "local f = redis.call('ZSCORE', KEYS[1], 'f')\n"
+             "if not f then return 0 end\n"
+             "for i = 8, #ARGV, 200 do\n"
+             "  redis.call('ZADD', KEYS[1], unpack(ARGV, i, math.min(i + 199, #ARGV)))\n"
+             "end\n"
+             "redis.call('ZADD', KEYS[1], 'LT', score, 'f')\n"
+             "f = redis.call('ZSCORE', KEYS[1], 'f')\n"
+             "redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. f, '+inf')\n"
+             "if redis.call('ZCARD', KEYS[1]) > cap + 1 then trim(KEYS[1], cap) end\n"
+             "redis.call('HSET', KEYS[2], 'st', 'r', 'm', ARGV[6], 'x', ARGV[7])\n"
+             "redis.call('HDEL', KEYS[2], 'tk')\n"
+             "redis.call('PEXPIRE', KEYS[1], ARGV[5])\n"
+             "redis.call('PEXPIRE', KEYS[2], ARGV[5])\n"
+             "return 1\n";
+
+static const char events[] =
+    "local longest, ttl, user = ARGV[1], ARGV[2], ARGV[3]\n"
+    "local key, out = 2, {}\n"
+    "for i = 4, #ARGV, 5 do\n"
+    "  local taken = 1\n"
+    "  if ARGV[i + 4] == '1' then\n"
+    "    if not redis.call('SET', KEYS[key], '1', 'NX', 'PX', ttl) then taken = 0 end\n"
+    "    key = key + 1\n"
+    "  end\n"
+    "  if taken == 1 then\n"
+    "    redis.call('XADD', KEYS[1], 'MAXLEN', '~', longest, '*', 'u', user, 't', ARGV[i], 'i', ARGV[i + "
+    "1],\n"
+    "               'a', ARGV[i + 2], 'd', ARGV[i + 3])\n"
+    "  end\n"
+    "  out[#out + 1] = taken\n"
     "end\n"
-    "redis.call('ZADD', KEYS[1], 'LT', score, 'f')\n"
-    "f = redis.call('ZSCORE', KEYS[1], 'f')\n"
-    "redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. f, '+inf')\n"
-    "if redis.call('ZCARD', KEYS[1]) > cap + 1 then trim(KEYS[1], cap) end\n"
-    "redis.call('HSET', KEYS[2], 'st', 'r', 'm', ARGV[6], 'x', ARGV[7])\n"
-    "redis.call('HDEL', KEYS[2], 'tk')\n"
-    "redis.call('PEXPIRE', KEYS[1], ARGV[5])\n"
-    "redis.call('PEXPIRE', KEYS[2], ARGV[5])\n"
-    "return 1\n";
+    "return out\n";
+
+/* Acknowledging first makes each entry count once, however often it is delivered; the sets of who did what
+ * are HyperLogLogs, so that one reader who repeats himself adds nothing and an item's memory is bounded. */
+static const char learn[] =
+    "local group, now = ARGV[1], tonumber(ARGV[2])\n"
+    "local half_a, half_e, fields = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])\n"
+    "local function add(key, field, half, w)\n"
+    "  local old, sum = redis.call('HGET', key, field), 0\n"
+    "  if old then\n"
+    "    local v, at = string.match(old, '^(%S+) (%S+)$')\n"
+    "    sum = tonumber(v) * 2 ^ (-math.max(0, now - tonumber(at)) / half)\n"
+    "  end\n"
+    "  redis.call('HSET', key, field, string.format('%.6g %.0f', sum + w, now))\n"
+    "end\n"
+    "local function prune(key)\n"
+    "  if redis.call('HLEN', key) <= fields then return end\n"
+    "  local all, list = redis.call('HGETALL', key), {}\n"
+    "  for i = 1, #all, 2 do\n"
+    "    local v, at = string.match(all[i + 1], '^(%S+) (%S+)$')\n"
+    "    list[#list + 1] = {all[i], math.abs(tonumber(v)) * 2 ^ (-math.max(0, now - tonumber(at)) / "
+    "half_a)}\n"
+    "  end\n"
+    "  table.sort(list, function(x, y) return x[2] < y[2] end)\n"
+    "  for i = 1, #list - math.floor(fields * 0.8) do redis.call('HDEL', key, list[i][1]) end\n"
+    "end\n"
+    "local key, i, learned = 2, 8, 0\n"
+    "while i <= #ARGV do\n"
+    "  local id, who, wa, we, n = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), "
+    "tonumber(ARGV[i + 4])\n"
+    "  if redis.call('XACK', KEYS[1], group, id) == 1 then\n"
+    "    redis.call('XDEL', KEYS[1], id)\n"
+    "    local af, ic, ih = KEYS[key], KEYS[key + 1], KEYS[key + 2]\n"
+    "    if wa ~= 0 and n > 0 then\n"
+    "      for t = i + 5, i + 4 + n do add(af, ARGV[t], half_a, wa) end\n"
+    "      prune(af)\n"
+    "      redis.call('PEXPIRE', af, ARGV[6])\n"
+    "    end\n"
+    "    if we ~= 0 and n > 0 and redis.call('PFADD', ih, who) == 1 then\n"
+    "      add(ic, 'e', half_e, we)\n"
+    "      redis.call('PEXPIRE', ic, ARGV[7])\n"
+    "      redis.call('PEXPIRE', ih, ARGV[7])\n"
+    "    end\n"
+    "    learned = learned + 1\n"
+    "  end\n"
+    "  key, i = key + 3, i + 5 + n\n"
+    "end\n"
+    "return learned\n";
 
 static const struct {
     const char *name, *source;
@@ -139,7 +203,8 @@ static const struct {
     [SCRIPT_DELIVER] = {"deliver", deliver}, [SCRIPT_REMOVE] = {"remove", remove_item},
     [SCRIPT_DROP] = {"drop", drop},          [SCRIPT_PROGRESS] = {"progress", progress},
     [SCRIPT_ADOPT] = {"adopt", adopt},       [SCRIPT_BUILD] = {"build", build},
-    [SCRIPT_FINISH] = {"finish", finish},
+    [SCRIPT_FINISH] = {"finish", finish},    [SCRIPT_EVENTS] = {"events", events},
+    [SCRIPT_LEARN] = {"learn", learn},
 };
 
 const char *script_source(enum script s)

@@ -1,36 +1,53 @@
-/* scripts.h - the Lua scripts that change timelines: the whole protocol between fanout and feed-api lies here.
+/* scripts.h - the Lua scripts that change timelines: the whole protocol between fanout and feed-api lies
+ * here.
  *
- * A timeline is tl:{b}:user (sorted set; member = item id, score = -id, and the floor as member "f" with score = -floor) and
- * pf:{b}:user (hash: r = R as 16 hex digits, st = "b" building or "r" ready, tk = token while building, m = mutes, x = wall
- * seconds when its expiry was last set). It exists only if both do. bk:{b} is the record: epoch, n, stamp, seen, born, progress (all
- * but n as 16 hex digits). Ids above the floor are complete; ids at or below it are read from MongoDB. Entries that lie below the floor
- * (late items) are ignored by readers and go with the next trim.
+ * A timeline is tl:{b}:user (sorted set; member = item id, score = -id, and the floor as member "f" with
+ * score = -floor) and pf:{b}:user (hash: r = R as 16 hex digits, st = "b" building or "r" ready, tk = token
+ * while building, m = mutes, x = wall seconds when its expiry was last set). It exists only if both do.
+ * bk:{b} is the record: epoch, n, stamp, seen, born, progress (all but n as 16 hex digits). Ids above the
+ * floor are complete; ids at or below it are read from MongoDB. Entries that lie below the floor (late items)
+ * are ignored by readers and go with the next trim.
  *
- * Scripts of an owner take groups, one a bucket. ARGV of a group: epoch, n, count; KEYS of a group: the record, then `count` timelines. They answer an
- * array with one integer a group: 1 applied, 0 refused (epoch or n differ: the owner was replaced, or Redis lost something), and then nothing of the group was
- * changed. An applied group has n + 1 in its record.
+ * Scripts of an owner take groups, one a bucket. ARGV of a group: epoch, n, count; KEYS of a group: the
+ * record, then `count` timelines. They answer an array with one integer a group: 1 applied, 0 refused (epoch
+ * or n differ: the owner was replaced, or Redis lost something), and then nothing of the group was changed.
+ * An applied group has n + 1 in its record.
  */
 #ifndef FEEDMILL_SCRIPTS_H
 #define FEEDMILL_SCRIPTS_H
 
 enum script {
-    /* ARGV: T, id, -id, cap, high, then groups. Adds the id where the timeline exists and T > R; when it holds `high` members it is first trimmed
-     * to `cap`, and the floor rises to the largest id removed. */
+    /* ARGV: T, id, -id, cap, high, then groups. Adds the id where the timeline exists and T > R; when it
+     * holds `high` members it is first trimmed to `cap`, and the floor rises to the largest id removed. */
     SCRIPT_DELIVER,
-    /* ARGV: T, id, then groups. Takes the id out where T > R; a timeline being built is dropped instead (its token goes). */
+    /* ARGV: T, id, then groups. Takes the id out where T > R; a timeline being built is dropped instead (its
+       token goes). */
     SCRIPT_REMOVE,
     /* ARGV: T, then groups. Drops each timeline with R < T. */
     SCRIPT_DROP,
     /* ARGV: T, then groups with count 0. Sets progress to T if that is later. */
     SCRIPT_PROGRESS,
-    /* One bucket. KEYS: bk. ARGV: epoch, now, reset ("1": make a new record in any case). Makes the record if there is none (stamp = seen = born = progress = now), else
-     * writes the epoch into it; n = 0. Answers {1 taken over | 2 made | 0 refused because a later epoch is there, progress}. */
+    /* One bucket. KEYS: bk. ARGV: epoch, now, reset ("1": make a new record in any case). Makes the record if
+     * there is none (stamp = seen = born = progress = now), else writes the epoch into it; n = 0. Answers {1
+     * taken over | 2 made | 0 refused because a later epoch is there, progress}. */
     SCRIPT_ADOPT,
-    /* One timeline. KEYS: tl, pf, bk. ARGV: least R, token, expiry in ms. Answers {1, R}: begun, the caller reads the truth at R and finishes with the token;
-     * {2, R}: there is a ready one with at least that R; {0, R}: another one is being built with at least that R; {-1}: the bucket has no record. */
+    /* One timeline. KEYS: tl, pf, bk. ARGV: least R, token, expiry in ms. Answers {1, R}: begun, the caller
+     * reads the truth at R and finishes with the token; {2, R}: there is a ready one with at least that R;
+     * {0, R}: another one is being built with at least that R; {-1}: the bucket has no record. */
     SCRIPT_BUILD,
-    /* One timeline. KEYS: tl, pf. ARGV: token, floor, -floor, cap, expiry in ms, mutes, wall seconds, then pairs of -id, id. Answers 1, or 0 when the token is gone. */
+    /* One timeline. KEYS: tl, pf. ARGV: token, floor, -floor, cap, expiry in ms, mutes, wall seconds, then
+       pairs of -id, id. Answers 1, or 0 when the token is gone. */
     SCRIPT_FINISH,
+    /* Engagement of one stream. KEYS: en, then one ee for each event that has an event_id. ARGV: longest
+     * stream, expiry of ee in ms, user, then for each event: type, item, at, dwell_ms, "1" when it has an ee.
+     * Answers an array: 1 taken, 0 seen before. */
+    SCRIPT_EVENTS,
+    /* Learns from entries of one stream, each once: an entry that is not pending for the group any more is
+     * skipped. KEYS: en, then for each entry af, ic, ih. ARGV: group, now in ms, half-life of affinity and of
+     * engagement in ms, fields of af at most, expiry of af and of ic in ms, then for each entry: its id,
+     * who:what (counted once an item), weight for affinity, weight for engagement, number of targets,
+     * targets. Answers how many were learned. A value is "<sum> <ms when it was that>". */
+    SCRIPT_LEARN,
     SCRIPT_N
 };
 
