@@ -240,7 +240,8 @@ static size_t build_head(struct http_exchange *x, int status, const char *type, 
     else if (x->head.http10)
         put_str(&w, "\r\nConnection: keep-alive");
     put_str(&w, "\r\n");
-    put(&w, x->extra, x->extra_len);
+    if (x->extra_len)
+        put(&w, x->extra, x->extra_len);
     put_str(&w, "\r\n");
     return (size_t)(w.p - s->head_out);
 }
