@@ -46,12 +46,14 @@ proc_obj     = $(call obj,$(filter-out $(1)/main.c,$(wildcard $(1)/*.c)))
 
 TESTS := $(patsubst tests/%.c,%,$(wildcard tests/*/test_*.c))
 BINS  := $(addprefix $(BUILD)/bin/,$(foreach p,$(PROCESSES),$(if $(wildcard $(p)/main.c),$(p))) $(TOOLS))
+ONLY  ?=
 TEST_BINS := $(addprefix $(BUILD)/tests/,$(TESTS))
+TEST_SELECTED := $(if $(ONLY),$(foreach t,$(TEST_BINS),$(if $(findstring $(ONLY),$(t)),$(t))),$(TEST_BINS))
 
 .DEFAULT_GOAL := build
 
 build: $(BINS) ## build the three processes and the tools (V=asan, tsan or clang for another variant)
-tests: $(TEST_BINS) $(BINS) ## build the tests without running them
+tests: $(TEST_SELECTED) $(if $(findstring e2e,$(TEST_SELECTED)),$(BINS)) ## build the tests without running them
 
 $(BUILD)/libcommon.a: $(COMMON_OBJ)
 	@rm -f $@ && ar rcs $@ $^
@@ -90,7 +92,6 @@ $(BUILD)/obj/%.o: %.c
 
 JOBS     ?= $(shell nproc)
 VARIANTS ?= release asan tsan
-ONLY     ?=
 SUBMAKE   = $(MAKE) --no-print-directory -j$(JOBS)
 
 # ThreadSanitizer runs where threads share: all but these, which have one thread or take too long under it.
@@ -105,7 +106,7 @@ run: setup ## run it all in the foreground: PORT=8080 DATA=./run DEMO=1
 
 test: ## set up, build and run every test in its variants: VARIANTS="release asan tsan" ONLY=common/
 	@tools/setup.sh run test
-	@for v in $(VARIANTS); do $(SUBMAKE) V=$$v tests || exit 1; done
+	@for v in $(VARIANTS); do $(SUBMAKE) V=$$v ONLY="$(ONLY)" tests || exit 1; done
 	@TSAN_SKIP="$(TSAN_SKIP)" tools/run-tests.sh -j $(JOBS) -o "$(ONLY)" $(VARIANTS)
 
 san: ## the tests with AddressSanitizer and UBSan, and those where threads share with ThreadSanitizer

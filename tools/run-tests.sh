@@ -44,9 +44,8 @@ export LSAN_OPTIONS=${LSAN_OPTIONS:-print_suppressions=0:suppressions=$PWD/tests
 export TSAN_OPTIONS=${TSAN_OPTIONS:-second_deadlock_stack=1:suppressions=$PWD/tests/support/tsan.supp}
 
 # The test dies with this script even if that is killed; timeout passes a TERM on.
-run_binary() { # variant name
-    local out=$results/$1/${2//\//.}.log dir wrap=
-    dir=$work/$1.${2//\//.}
+run_binary() { # variant name directory
+    local out=$results/$1/${2//\//.}.log dir=$3 wrap=
     mkdir -p "$results/$1" "$dir/tmp" "$dir/logs"
     [ "$1" = tsan ] && wrap=$no_aslr
     # shellcheck disable=SC2086  # wrap is words
@@ -59,20 +58,20 @@ count() { # pattern file
 }
 
 # Counts the cases of a finished binary, tells of it, and shows the end of what it said if it failed.
-report() { # variant name status seconds
-    local out=$results/$1/${2//\//.}.log dir=$work/$1.${2//\//.} run ok skipped failed
+report() { # variant name directory status seconds
+    local out=$results/$1/${2//\//.}.log dir=$3 run ok skipped failed
     run=$(count '^\[ RUN      \]' "$out")
     ok=$(count '^\[       OK \]' "$out")
     skipped=$(count '^\[  SKIPPED \]' "$out")
     failed=$((run - ok - skipped))
     failed=$((failed + $(count '^\[  FAILED  \] GROUP' "$out")))
-    [ "$failed" = 0 ] && { [ "$3" != 0 ] || [ "$run" = 0 ]; } && failed=1
+    [ "$failed" = 0 ] && { [ "$4" != 0 ] || [ "$run" = 0 ]; } && failed=1
     echo "$ok $failed" >>"$work/totals"
     if [ "$failed" = 0 ]; then
-        printf 'ok    %-7s %-34s %3d passed %6s s\n' "$1" "$2" "$ok" "$4"
+        printf 'ok    %-7s %-34s %3d passed %6s s\n' "$1" "$2" "$ok" "$5"
     else
-        printf 'FAIL  %-7s %-34s %3d passed, %d failed %6s s, status %d%s\n' "$1" "$2" "$ok" "$failed" "$4" "$3" \
-            "$([ "$3" = 124 ] && echo ' (timed out)')"
+        printf 'FAIL  %-7s %-34s %3d passed, %d failed %6s s, status %d%s\n' "$1" "$2" "$ok" "$failed" "$5" "$4" \
+            "$([ "$4" = 124 ] && echo ' (timed out)')"
         grep -n 'ERROR  \|LINE  \|FAILED\|ERROR: \|WARNING: \|runtime error' "$out" | head -n 40
         echo "---- the end of $out"
         tail -n 60 "$out"
@@ -100,14 +99,17 @@ reap_one() {
     status=$?
     name=${pids[$pid]-}
     [ -n "$name" ] || return 0
-    # shellcheck disable=SC2086  # variant and name are two words
+    # shellcheck disable=SC2086  # variant, name and directory
     report $name $status "$(echo "$(now) ${began[$pid]}" | awk '{printf "%.1f", $1 - $2}')"
     unset "pids[$pid]" "began[$pid]"
 }
 
+# Numbered directories: the path of a unix socket has to fit into 107 bytes.
+started=0
 start() { # variant name
-    run_binary "$1" "$2" &
-    pids[$!]="$1 $2"
+    started=$((started + 1))
+    run_binary "$1" "$2" "$work/$started" &
+    pids[$!]="$1 $2 $work/$started"
     began[$!]=$(now)
 }
 
