@@ -21,7 +21,7 @@ struct content;
 struct content_entry {
     item_id id;
     int32_t revision;
-    bool missing; /* there is no such item (not kept for long) */
+    bool missing; /* there is no such item (never kept) */
     bool deleted; /* a tombstone */
     const char *publisher;
     unsigned n_topics;
@@ -56,8 +56,8 @@ void content_drop_all(struct content *c);
 
 /* content_seen() says that everything up to t has been told by content_changed(): later fetches read at or
  * after t, so that no read can bring back an older body, whatever was forgotten meanwhile. t is a time that
- * MongoDB gave out. For the tail (each change it handled, and its start before it drops everything) and for
- * writers, before they answer. */
+ * MongoDB gave out. To be called before content_changed(). For the tail (each change, and its start before it
+ * drops everything) and for writers, before they answer. */
 void content_seen(struct content *c, ts_t t);
 
 /* content_put() keeps an item that was just written, after content_changed(). */

@@ -104,3 +104,13 @@ void item_ids_result(struct item_ids *g, int64_t published_ms, item_id id, bool 
     }
     pthread_mutex_unlock(&g->lock);
 }
+
+void item_ids_unused(struct item_ids *g, int64_t published_ms, item_id id)
+{
+    pthread_mutex_lock(&g->lock);
+    struct crowd *c = crowd_find(g, published_ms);
+    /* only the latest can be handed out again; with many threads some are lost, which does no harm */
+    if (c != NULL && c->used > 0 && id == ids_make(c->ms, c->base + (c->used - 1) * c->stride))
+        c->used--;
+    pthread_mutex_unlock(&g->lock);
+}

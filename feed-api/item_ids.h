@@ -25,4 +25,8 @@ item_id item_ids_next(struct item_ids *g, int64_t published_ms);
 /* item_ids_result() tells whether it was free. */
 void item_ids_result(struct item_ids *g, int64_t published_ms, item_id id, bool was_free);
 
+/* item_ids_unused() gives an id back that was not needed after all, so that repeating an import does not use
+ * up milliseconds. */
+void item_ids_unused(struct item_ids *g, int64_t published_ms, item_id id);
+
 #endif

@@ -56,8 +56,10 @@ int items_get_external(struct items *s, const char *publisher, const char *exter
 int items_patch(struct items *s, struct item *it, const json_t *patch, int32_t if_match,
                 struct items_written *out, struct item_problem *p, struct err *e) MUST_USE;
 
-/* items_delete() makes *it, which items_get() answered, a tombstone; one that is already is fine. */
-int items_delete(struct items *s, struct item *it, struct items_written *out, struct err *e) MUST_USE;
+/* items_delete() makes *it, which items_get() answered, a tombstone; one that is already is fine. if_match as
+ * above. */
+int items_delete(struct items *s, struct item *it, int32_t if_match, struct items_written *out,
+                 struct err *e) MUST_USE;
 
 /* ---- for bulk.c ---- */
 
@@ -72,6 +74,9 @@ void items_revision(const struct item *old, const struct item *next, int64_t now
                     bson_t *update);
 void items_tombstone(const struct item *old, int64_t now_ms, bson_t *filter,
                      bson_t *update); /* the same for a delete */
+
+/* items_bury() turns *it into the tombstone of its next revision, as the update does in the store. */
+void items_bury(struct item *it);
 
 /* items_noted() tells the caches of this process about a write: what the item is now, and what it was (NULL:
  * it is new). keep: put it into the content cache. */

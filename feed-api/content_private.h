@@ -1,0 +1,66 @@
+/* content_private.h - the parts of the content cache: entries (content_entry.c), shards (content.c), fetching
+ * (content_fetch.c).
+ */
+#ifndef FEEDMILL_CONTENT_PRIVATE_H
+#define FEEDMILL_CONTENT_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include "feed-api/content.h"
+
+#define CONTENT_SHARDS 16
+
+/* A fetch of one id under way. It belongs to whoever began it; those who join wait for its end. Once a change
+ * of its item was told it is taken out of its slot, so that nobody who asks after the change is handed what
+ * was read before it. */
+struct flight {
+    unsigned refs; /* under the shard's lock */
+    bool done;
+    bool failed;
+    struct content_entry *entry; /* counted, once done and not failed */
+};
+
+/* What is known of one id: at most one of entry and flight, and the least revision that may be served. */
+struct slot {
+    item_id id;
+    int32_t least;
+    struct content_entry *entry;
+    struct flight *flight;
+    size_t bytes;               /* of this slot and its entry */
+    struct slot *next;          /* in the bucket */
+    struct slot *newer, *older; /* by use */
+};
+
+struct shard {
+    pthread_mutex_t lock;
+    pthread_cond_t landed; /* a flight of this shard is done */
+    struct slot **buckets;
+    size_t n_buckets, n_slots, n_entries, bytes;
+    struct slot *newest, *oldest;
+};
+
+struct content {
+    struct shard shards[CONTENT_SHARDS];
+    size_t shard_bytes;
+    struct metrics *metrics;
+    _Atomic uint64_t seen; /* content_seen() */
+    _Atomic long entries, bytes;
+};
+
+/* Entries. A new one has one reference. */
+struct content_entry *content_entry_new(const struct item *it);
+struct content_entry *content_entry_missing(item_id id);
+struct content_entry *content_entry_ref(struct content_entry *entry);
+size_t content_entry_bytes(const struct content_entry *entry);
+
+/* All with the shard's lock held. */
+struct shard *content_shard(struct content *c, item_id id);
+struct slot *content_slot(struct shard *s, item_id id); /* NULL: none */
+struct slot *content_slot_make(struct content *c, struct shard *s,
+                               item_id id); /* finds or makes; it becomes the newest */
+void content_slot_keep(struct content *c, struct shard *s, struct slot *slot,
+                       struct content_entry *entry);   /* takes a reference; NULL empties */
+void content_trim(struct content *c, struct shard *s); /* may free any slot that has no flight */
+void content_flight_unref(struct flight *f);
+
+#endif
