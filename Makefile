@@ -129,11 +129,14 @@ fmt: ## format all C sources in place
 	@tools/setup.sh lint
 	clang-format -i $(shell git ls-files '*.c' '*.h')
 
+show-includes:
+	@echo '$(PKG_CFLAGS)'
+
 clean: ## remove everything that was built
 	rm -rf build
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
 
-.PHONY: build tests setup run test san bench fuzz lint fmt clean help
+.PHONY: build tests setup run test san bench fuzz lint fmt show-includes clean help
 .SECONDARY:

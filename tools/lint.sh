@@ -1,0 +1,80 @@
+#!/bin/bash
+# lint.sh - looks at every source without changing it, and ends with what failed. JOBS=<at once>. Steps can be named:
+# lint.sh format words shell python clang cppcheck tidy
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+jobs=${JOBS:-$(nproc)}
+failed=
+mapfile -t c_sources < <(git ls-files '*.c')
+mapfile -t c_all < <(git ls-files '*.c' '*.h')
+mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+
+# The checks of clang-tidy that find faults, not taste. .clang-format and the reviewers mind the looks.
+tidy_checks='-*,bugprone-*,cert-flp30-c,misc-redundant-expression,misc-unused-parameters'
+tidy_checks+=',performance-*,readability-misleading-indentation,readability-redundant-declaration'
+tidy_checks+=',-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,-bugprone-narrowing-conversions'
+tidy_checks+=',-bugprone-implicit-widening-of-multiplication-result,-bugprone-assignment-in-if-condition'
+tidy_checks+=',-bugprone-signal-handler,-performance-no-int-to-ptr,-bugprone-sizeof-expression'
+tidy_checks+=',-bugprone-branch-clone,-bugprone-macro-parentheses,-bugprone-suspicious-include,-bugprone-not-null-terminated-result'
+tidy_checks+=',-bugprone-suspicious-string-compare'
+
+step_format() {
+    clang-format --dry-run -Werror "${c_all[@]}"
+}
+
+# Nothing is left for later in the sources, and no line is longer than what fits beside another.
+step_words() {
+    ! git grep -nE '\b(TODO|FIXME|XXX|HACK)\b' -- '*.c' '*.h' '*.py' '*.sh' Makefile ':!tools/lint.sh'
+}
+
+step_shell() {
+    # SC2015: A && B || fail is meant as it reads, where B failing is a failure too.
+    shellcheck -e SC2015 "${scripts[@]}"
+}
+
+step_python() {
+    local f
+    for f in $(git ls-files '*.py'); do
+        python3 -c 'import ast, sys; ast.parse(open(sys.argv[1], encoding="utf-8").read(), sys.argv[1])' "$f" || return 1
+    done
+}
+
+step_clang() {
+    make --no-print-directory -j"$jobs" V=clang build tests
+}
+
+# Left out: what it can't parse (our variadic log macro), or gets wrong (initialisers that name some members; a NULL
+# that ends variadic arguments is a pointer here), or knows no better of (readdir is safe in glibc).
+step_cppcheck() {
+    cppcheck --quiet -j "$jobs" --std=c11 -I. --enable=warning,performance,portability --inline-suppr \
+        --error-exitcode=1 --library=posix -D__linux__ --suppress=missingIncludeSystem \
+        --suppress=normalCheckLevelMaxBranches --suppress=internalAstError --suppress=uninitvar \
+        --suppress=varFuncNullUB --suppress=readdirCalled \
+        --template='{file}:{line}: {severity}: {message} [{id}]' "${c_sources[@]}"
+}
+
+step_tidy() {
+    local flags
+    flags="-std=c11 -D_GNU_SOURCE -I. $(make --no-print-directory show-includes)"
+    # shellcheck disable=SC2016  # the inner shell expands
+    printf '%s\n' "${c_sources[@]}" | FLAGS=$flags CHECKS=$tidy_checks xargs -P "$jobs" -n 4 \
+        sh -c 'clang-tidy --quiet --checks="$CHECKS" --warnings-as-errors="*" "$@" -- $FLAGS 2>/dev/null' sh
+}
+
+steps=${*:-format words shell python clang cppcheck tidy}
+for step in $steps; do
+    began=$SECONDS
+    if out=$("step_$step" 2>&1); then
+        printf 'ok    lint %-10s %4d s\n' "$step" $((SECONDS - began))
+    else
+        printf 'FAIL  lint %-10s %4d s\n' "$step" $((SECONDS - began))
+        printf '%s\n' "$out" | tail -n 80
+        failed+=" $step"
+    fi
+done
+if [ -n "$failed" ]; then
+    echo "lint: FAILED:$failed"
+    exit 1
+fi
+echo "lint: passed"
