@@ -34,6 +34,7 @@ struct engine {
     int64_t least_epoch[SHARES]; /* a record holds this one: ours has to be later */
     bool stale[SHARES];          /* has to be adopted again, under a new epoch */
     bool reset[SHARES];          /* ... and its records made anew */
+    uint64_t seen_version;       /* of the view that status was last told of */
     ts_t failed_at;              /* the change whose script got an error reply the last time */
 
     /* the log */

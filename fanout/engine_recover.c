@@ -127,8 +127,6 @@ static int adopt_all(struct engine *g, struct err *e)
         if (adopt_share(g, i, v.share[i].epoch, now, e) != 0)
             return -1;
     }
-    if (now)
-        engine_publish_status(g);
     return 0;
 }
 
@@ -154,7 +152,12 @@ int engine_sync_shares(struct engine *g, struct err *e)
         if (g->stale[i] && v.share[i].epoch == g->epoch[i] && renew_epoch(g, i, e) != 0)
             return -1;
     }
-    return adopt_all(g, e);
+    if (adopt_all(g, e) != 0)
+        return -1;
+    if (v.version != g->seen_version)
+        engine_publish_status(g);
+    g->seen_version = v.version;
+    return 0;
 }
 
 void engine_close_tail(struct engine *g)

@@ -17,6 +17,7 @@ struct node {
     struct mongo *mongo;
     struct shares *shares;
     struct engine *engine;
+    struct heartbeat *heartbeat;
 };
 
 static void start_as(struct node *n, const char *name, int64_t lease_ms, int64_t entries)
@@ -42,6 +43,7 @@ static void start_as(struct node *n, const char *name, int64_t lease_ms, int64_t
     };
     RIG_OK(e, redis_address_parse(fixture_redis_address(rig.f), &eo.redis, &e));
     n->engine = engine_new(&eo);
+    RIG_OK(e, heartbeat_start(&n->heartbeat, n->mongo, name, &e));
     RIG_OK(e, shares_start(n->shares, &e));
     RIG_OK(e, engine_start(n->engine, &e));
 }
@@ -60,6 +62,7 @@ static void stop(struct node *n)
     engine_join(n->engine);
     engine_free(n->engine);
     shares_free(n->shares);
+    heartbeat_stop(n->heartbeat);
     mongo_free(n->mongo);
     metrics_free(n->metrics);
     memset(n, 0, sizeof *n);
