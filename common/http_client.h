@@ -41,7 +41,8 @@ typedef void (*http_client_fn)(const struct http_response *r, const struct err *
 struct http_client *http_client_new(struct event_base *base, const struct http_client_options *o,
                                     struct err *e) MUST_USE;
 
-/* http_client_free() drops the requests in flight without calling back. NULL is a no-op. */
+/* http_client_free() drops the requests in flight without calling back. Not from within a callback of its
+ * own. NULL is a no-op. */
 void http_client_free(struct http_client *c);
 
 /* http_client_request() sends one request; headers is "Name: value\r\n"... or NULL, without Host,
