@@ -47,9 +47,11 @@ static void finish(struct page *p)
         p->n_shown = p->limit;
         p->spare = p->shown[p->limit];
         p->last = p->shown[p->limit - 1].id;
+        p->n_last = p->n_full;
         p->more = true;
         return;
     }
+    p->n_last = p->n_decided;
     p->more = !(p->at == p->n && p->exhausted);
 }
 
@@ -81,7 +83,7 @@ void page_add_ids(struct page *p, const item_id *ids, size_t n, bool end)
         p->ids = mem_grow(p->ids, p->cap, sizeof *p->ids);
     }
     for (size_t i = 0; i < n; i++) {
-        if (ids[i] >= p->oldest)
+        if (!p->any_order && ids[i] >= p->oldest)
             continue;
         p->ids[p->n++] = ids[i];
         p->oldest = ids[i];
@@ -105,14 +107,14 @@ bool page_decide(struct page *p, bool show, void *body)
         return false;
     p->at++;
     p->n_decided++;
+    p->last = id;
     if (!show) {
         p->n_hidden++;
-        p->last = id;
         return false;
     }
     p->shown[p->n_shown++] = (struct page_item){id, body};
-    if (p->n_shown <= p->limit)
-        p->last = id;
+    if (p->n_shown == p->limit)
+        p->n_full = p->n_decided;
     return true;
 }
 

@@ -33,6 +33,7 @@ struct page {
     unsigned limit;
     unsigned scan_max; /* ids decided at most */
     item_id before;    /* only older ids; ITEM_ID_MAX + 1: from the newest on */
+    bool any_order;    /* ids come in an order of their own (ranked), and n_last counts instead of last */
 
     /* ids not decided yet: ids[at..n) */
     item_id *ids;
@@ -44,9 +45,11 @@ struct page {
     struct page_item *shown; /* limit + 1 places */
     unsigned n_shown;        /* up to limit when done */
     unsigned n_decided;
+    unsigned n_full;   /* so many were decided when the last place was taken */
     unsigned n_hidden; /* decided and not shown */
     unsigned rounds;   /* how often ids were asked for */
     bool more;         /* there is, or may be, something after `last` */
+    unsigned n_last;   /* so many ids were decided up to `last` */
     item_id last;      /* where the next page goes on, when more */
     bool stopped, done;
     struct page_item spare; /* the visible item after the page: looked at, not shown (body NULL when none) */
