@@ -38,12 +38,15 @@ void counts_touch(struct counts *c, enum target_kind kind, const char *name);
 /* counts_wake() begins a round now. For tests. */
 void counts_wake(struct counts *c);
 
-/* counts_recount() counts one target ("p:name") afresh on conn and writes its document if that changes it.
- * ERR_UNAVAILABLE, ERR_TIMEOUT. Blocking. */
-int counts_recount(struct mongo_conn *conn, const char *target, struct err *e) MUST_USE;
+/* counts_recount() counts one target ("p:name") as of what conn has seen, and writes its document if that
+ * changes it; *changed (may be NULL) says so. ERR_UNAVAILABLE, ERR_TIMEOUT (what was stored stays). Blocking.
+ */
+int counts_recount(struct mongo_conn *conn, const char *target, bool *changed, struct err *e) MUST_USE;
 
-/* counts_sweep() compares all targets with the truth and recounts those that differ; *fixed (may be NULL) is
- * their number. Blocking, takes as long as it takes; stop (may be NULL) ends it early when set. */
-int counts_sweep(struct mongo_conn *conn, const volatile bool *stop, uint64_t *fixed, struct err *e) MUST_USE;
+/* counts_sweep() recounts every target that has a document, a follower or an item; *fixed (may be NULL) is
+ * the number of those that were wrong. Blocking, takes about a millisecond a target. between (may be NULL) is
+ * called after every hundred and ends the sweep by answering false. */
+int counts_sweep(struct mongo_conn *conn, bool (*between)(void *arg), void *arg, uint64_t *fixed,
+                 struct err *e) MUST_USE;
 
 #endif

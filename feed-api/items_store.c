@@ -56,7 +56,8 @@ static int read_external(struct items *s, const char *publisher, const char *ext
 {
     bson_t filter = BSON_INITIALIZER;
     BSON_APPEND_UTF8(&filter, "publisher", publisher);
-    BSON_APPEND_UTF8(&filter, "external_id", external_id);
+    /* The partial index is only used for who says that it is a string. */
+    BCON_APPEND(&filter, "external_id", "{", "$eq", BCON_UTF8(external_id), "$type", "string", "}");
     int rc = read_one(s, &filter, out, e);
     bson_destroy(&filter);
     return rc;

@@ -1,0 +1,264 @@
+/* Counting followers and items in MongoDB, one target or all of them. */
+#include "feed-api/counts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/mem.h"
+
+#define TARGET_DEADLINE_MS 4000 /* one count; the socket gives up at 5,000 */
+#define BATCH              100
+
+/* ---- one target ---- */
+
+/* The count command, and not an aggregation: on these indexes it only walks keys (COUNT_SCAN). */
+static int count(struct mongo_conn *conn, enum mongo_collection coll, const bson_t *query, int64_t *out,
+                 struct err *e)
+{
+    bson_t cmd = BSON_INITIALIZER, opts = BSON_INITIALIZER, reply;
+    bson_error_t be;
+    bson_iter_t it;
+    BSON_APPEND_UTF8(&cmd, "count", mongo_collection_name(coll));
+    BSON_APPEND_DOCUMENT(&cmd, "query", query);
+    mongo_conn_deadline(conn, TARGET_DEADLINE_MS);
+    mongo_read_opts(conn, &opts);
+    bool ok =
+        mongoc_collection_read_command_with_opts(mongo_coll(conn, coll), &cmd, NULL, &opts, &reply, &be);
+    int rc = 0;
+    if (!ok)
+        rc = mongo_err(e, &be, &reply, "counting");
+    else if (bson_iter_init_find(&it, &reply, "n"))
+        *out = bson_iter_as_int64(&it);
+    else
+        rc = err_set(e, ERR_INTERNAL, "MongoDB: a count without a number");
+    bson_destroy(&cmd);
+    bson_destroy(&opts);
+    bson_destroy(&reply);
+    return rc;
+}
+
+static int count_target(struct mongo_conn *conn, const char *target, enum target_kind kind, const char *name,
+                        int64_t *followers, int64_t *items, struct err *e)
+{
+    bson_t *followed = BCON_NEW("t", BCON_UTF8(target));
+    bson_t *holding =
+        BCON_NEW(kind == TARGET_PUBLISHER ? "publisher" : "topics", BCON_UTF8(name), "live", BCON_BOOL(true));
+    int rc = count(conn, COLL_FOLLOWS, followed, followers, e);
+    if (rc == 0)
+        rc = count(conn, COLL_ITEMS, holding, items, e);
+    bson_destroy(followed);
+    bson_destroy(holding);
+    return rc;
+}
+
+/* An update that sets what is there already is not written to the log, so nobody hears of a count that has
+ * not changed. */
+static int store(struct mongo_conn *conn, const char *target, enum target_kind kind, const char *name,
+                 int64_t followers, int64_t items, bool *changed, struct err *e)
+{
+    char letter[2] = {target_kind_letter(kind), '\0'};
+    bson_t *filter = BCON_NEW("_id", BCON_UTF8(target));
+    bson_t *update = BCON_NEW("$set", "{", "followers", BCON_INT64(followers), "items", BCON_INT64(items),
+                              "}", "$setOnInsert", "{", "kind", BCON_UTF8(letter), "name", BCON_UTF8(name),
+                              "mode", BCON_UTF8("push"), "rev", BCON_INT64(0), "}");
+    bson_t opts = BSON_INITIALIZER, reply;
+    bson_error_t be;
+    BSON_APPEND_BOOL(&opts, "upsert", followers != 0 || items != 0);
+    mongo_write_opts(conn, &opts);
+    bool ok =
+        mongoc_collection_update_one(mongo_coll(conn, COLL_TARGETS), filter, update, &opts, &reply, &be);
+    int64_t modified = 0;
+    int rc = ok ? 0 : mongo_err(e, &be, &reply, "storing a count");
+    if (rc == 0 && changed != NULL)
+        *changed = (mongo_get_i64(&reply, "modifiedCount", &modified) && modified > 0) ||
+                   bson_has_field(&reply, "upsertedId");
+    bson_destroy(filter);
+    bson_destroy(update);
+    bson_destroy(&opts);
+    bson_destroy(&reply);
+    return rc;
+}
+
+int counts_recount(struct mongo_conn *conn, const char *target, bool *changed, struct err *e)
+{
+    enum target_kind kind;
+    const char *name;
+    int64_t followers = 0, items = 0;
+    if (target_split(target, &kind, &name, e) != 0)
+        return -1;
+    if (count_target(conn, target, kind, name, &followers, &items, e) != 0)
+        return -1;
+    return store(conn, target, kind, name, followers, items, changed, e);
+}
+
+/* ---- all of them ---- */
+
+struct sweep {
+    struct mongo_conn *conn;
+    bool (*between)(void *arg);
+    void *arg;
+    uint64_t fixed;
+    bool stopped;
+    char names[BATCH][TARGET_TEXT_SIZE]; /* waiting to be looked at */
+    bool known[BATCH];
+    size_t n;
+    bool recount_known; /* the pass over `targets` itself: each; the others: only those without a document */
+};
+
+static int find_known(struct sweep *s, struct err *e)
+{
+    bson_t filter = BSON_INITIALIZER, id, in, opts = BSON_INITIALIZER;
+    BSON_APPEND_DOCUMENT_BEGIN(&filter, "_id", &id);
+    BSON_APPEND_ARRAY_BEGIN(&id, "$in", &in);
+    for (size_t i = 0; i < s->n; i++) {
+        char text[16];
+        const char *index;
+        bson_uint32_to_string((uint32_t)i, &index, text, sizeof text);
+        BSON_APPEND_UTF8(&in, index, s->names[i]);
+        s->known[i] = false;
+    }
+    bson_append_array_end(&id, &in);
+    bson_append_document_end(&filter, &id);
+    BCON_APPEND(&opts, "projection", "{", "_id", BCON_INT32(1), "}", "batchSize", BCON_INT32(BATCH + 1));
+    mongo_conn_deadline(s->conn, TARGET_DEADLINE_MS);
+    mongo_read_opts(s->conn, &opts);
+    mongoc_cursor_t *cursor =
+        mongoc_collection_find_with_opts(mongo_coll(s->conn, COLL_TARGETS), &filter, &opts, NULL);
+    const bson_t *doc, *reply;
+    bson_error_t be;
+    while (mongoc_cursor_next(cursor, &doc)) {
+        const char *found = mongo_get_str(doc, "_id", NULL);
+        for (size_t i = 0; i < s->n && found != NULL; i++)
+            s->known[i] |= strcmp(s->names[i], found) == 0;
+    }
+    int rc =
+        mongoc_cursor_error_document(cursor, &be, &reply) ? mongo_err(e, &be, reply, "reading targets") : 0;
+    mongoc_cursor_destroy(cursor);
+    bson_destroy(&filter);
+    bson_destroy(&opts);
+    return rc;
+}
+
+static int flush(struct sweep *s, struct err *e)
+{
+    if (s->n == 0 || s->stopped)
+        return 0;
+    if (!s->recount_known && find_known(s, e) != 0)
+        return -1;
+    for (size_t i = 0; i < s->n; i++) {
+        bool changed = false;
+        struct err why;
+        if (!s->recount_known && s->known[i])
+            continue;
+        if (counts_recount(s->conn, s->names[i], &changed, &why) == 0)
+            s->fixed += changed;
+        else if (why.code == ERR_UNAVAILABLE) {
+            *e = why;
+            return -1;
+        } /* else one target that can't be counted in time, or is damaged: what was stored of it stays */
+    }
+    s->n = 0;
+    s->stopped = s->between != NULL && !s->between(s->arg);
+    return 0;
+}
+
+static int add(struct sweep *s, const char *prefix, const char *name, struct err *e)
+{
+    if (name == NULL || strlen(prefix) + strlen(name) >= TARGET_TEXT_SIZE)
+        return 0;
+    snprintf(s->names[s->n++], TARGET_TEXT_SIZE, "%s%s", prefix, name);
+    return s->n == BATCH ? flush(s, e) : 0;
+}
+
+static int sweep_cursor(struct sweep *s, mongoc_cursor_t *cursor, const char *prefix, struct err *e)
+{
+    const bson_t *doc, *reply;
+    bson_error_t be;
+    int rc = 0;
+    while (rc == 0 && !s->stopped && mongoc_cursor_next(cursor, &doc))
+        rc = add(s, prefix, mongo_get_str(doc, "_id", NULL), e);
+    if (rc == 0 && mongoc_cursor_error_document(cursor, &be, &reply))
+        rc = mongo_err(e, &be, reply, "sweeping targets");
+    mongoc_cursor_destroy(cursor);
+    return rc == 0 ? flush(s, e) : rc;
+}
+
+static int sweep_documents(struct sweep *s, struct err *e)
+{
+    bson_t filter = BSON_INITIALIZER, opts = BSON_INITIALIZER;
+    BCON_APPEND(&opts, "projection", "{", "_id", BCON_INT32(1), "}", "sort", "{", "_id", BCON_INT32(1), "}");
+    mongo_conn_deadline(s->conn, TARGET_DEADLINE_MS);
+    mongo_read_opts(s->conn, &opts);
+    mongoc_cursor_t *cursor =
+        mongoc_collection_find_with_opts(mongo_coll(s->conn, COLL_TARGETS), &filter, &opts, NULL);
+    s->recount_known = true;
+    int rc = sweep_cursor(s, cursor, "", e);
+    s->recount_known = false;
+    bson_destroy(&filter);
+    bson_destroy(&opts);
+    return rc;
+}
+
+/* Sorted by an index and grouped by its first field alone, this jumps from one value to the next
+ * (DISTINCT_SCAN). */
+static int sweep_field(struct sweep *s, enum mongo_collection coll, const char *field, const char *prefix,
+                       struct err *e)
+{
+    char *path = mem_printf("$%s", field);
+    bson_t *pipeline = BCON_NEW("pipeline", "[", "{", "$sort", "{", field, BCON_INT32(1), "}", "}", "{",
+                                "$group", "{", "_id", BCON_UTF8(path), "}", "}", "]");
+    bson_t opts = BSON_INITIALIZER;
+    mongo_conn_deadline(s->conn, TARGET_DEADLINE_MS);
+    mongo_read_opts(s->conn, &opts);
+    mongoc_cursor_t *cursor =
+        mongoc_collection_aggregate(mongo_coll(s->conn, coll), MONGOC_QUERY_NONE, pipeline, &opts, NULL);
+    int rc = sweep_cursor(s, cursor, prefix, e);
+    bson_destroy(pipeline);
+    bson_destroy(&opts);
+    free(path);
+    return rc;
+}
+
+/* Topics are arrays: only the distinct command can jump over their index; its answer may hold 16 MB, some
+ * 200,000 topics. */
+static int sweep_topics(struct sweep *s, struct err *e)
+{
+    bson_t *cmd = BCON_NEW("distinct", BCON_UTF8(mongo_collection_name(COLL_ITEMS)), "key", "topics");
+    bson_t opts = BSON_INITIALIZER, reply;
+    bson_error_t be;
+    mongo_conn_deadline(s->conn, TARGET_DEADLINE_MS);
+    mongo_read_opts(s->conn, &opts);
+    bool ok = mongoc_collection_read_command_with_opts(mongo_coll(s->conn, COLL_ITEMS), cmd, NULL, &opts,
+                                                       &reply, &be);
+    bson_iter_t it, values;
+    int rc = ok ? 0 : mongo_err(e, &be, &reply, "listing topics");
+    if (ok && bson_iter_init_find(&it, &reply, "values") && bson_iter_recurse(&it, &values))
+        while (rc == 0 && !s->stopped && bson_iter_next(&values))
+            if (BSON_ITER_HOLDS_UTF8(&values))
+                rc = add(s, "t:", bson_iter_utf8(&values, NULL), e);
+    bson_destroy(cmd);
+    bson_destroy(&opts);
+    bson_destroy(&reply);
+    return rc == 0 ? flush(s, e) : rc;
+}
+
+int counts_sweep(struct mongo_conn *conn, bool (*between)(void *arg), void *arg, uint64_t *fixed,
+                 struct err *e)
+{
+    struct sweep *s = mem_zero(1, sizeof *s);
+    s->conn = conn;
+    s->between = between;
+    s->arg = arg;
+    int rc = sweep_documents(s, e);
+    if (rc == 0 && !s->stopped)
+        rc = sweep_field(s, COLL_FOLLOWS, "t", "", e);
+    if (rc == 0 && !s->stopped)
+        rc = sweep_field(s, COLL_ITEMS, "publisher", "p:", e);
+    if (rc == 0 && !s->stopped)
+        rc = sweep_topics(s, e);
+    if (rc == 0 && fixed != NULL)
+        *fixed = s->fixed;
+    free(s);
+    return rc;
+}
