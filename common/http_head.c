@@ -178,6 +178,8 @@ static int on_field(http_parser *p, const char *at, size_t n)
 static int on_value(http_parser *p, const char *at, size_t n)
 {
     struct http_head *h = ((struct collector *)p->data)->h;
+    if (n == 0) /* http-parser points an empty value at the next line: take the end of the name instead */
+        at = h->buf + h->fields[h->n_fields].name + h->fields[h->n_fields].name_len;
     while (n > 0 && (at[n - 1] == ' ' || at[n - 1] == '\t'))
         n--;
     h->fields[h->n_fields].value = (uint16_t)(at - h->buf);
