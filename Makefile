@@ -86,6 +86,9 @@ $(BUILD)/obj/%.o: %.c
 	@echo "  CC   $<"
 	@$(CC) $(CFLAGS) -c -o $@ $<
 
+# the assembler's .incbin is not seen by -MMD
+$(BUILD)/obj/feed-api/openapi.o: openapi.yaml
+
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 # ---- what people type ----

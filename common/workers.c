@@ -165,6 +165,7 @@ static void join_threads(struct workers *ws)
     pthread_mutex_unlock(&ws->lock);
     for (unsigned i = 0; i < ws->n_threads; i++)
         pthread_join(ws->threads[i], NULL);
+    ws->n_threads = 0;
 }
 
 static void workers_free(struct workers *ws)
@@ -214,12 +215,19 @@ fail:
     return -1;
 }
 
-void workers_stop(struct workers *ws)
+void workers_close(struct workers *ws)
 {
     if (ws == NULL)
         return;
     join_threads(ws);
     finish_jobs(ws); /* no done() can add another job: stopping refuses it */
+}
+
+void workers_stop(struct workers *ws)
+{
+    if (ws == NULL)
+        return;
+    workers_close(ws);
     workers_free(ws);
 }
 

@@ -44,8 +44,10 @@ struct workers_options {
 /* workers_new() makes the threads. ERR_UNAVAILABLE, ERR_INTERNAL. */
 int workers_new(struct workers **out, const struct workers_options *o, struct err *e) MUST_USE;
 
-/* workers_stop() finishes what is queued (or lets it expire), joins the threads and calls every done(). On
- * the loop's thread, when the loop does not run. NULL is a no-op. */
+/* workers_close() finishes what is queued (or lets it expire), joins the threads and calls every done(); from
+ * then on workers_submit() refuses. workers_stop() does the same and frees w. On the loop's thread, when the loop
+ * does not run. NULL is a no-op for both. */
+void workers_close(struct workers *w);
 void workers_stop(struct workers *w);
 
 /* workers_submit() queues a job; arg stays the caller's. deadline is on clock_mono_ms(). ERR_BUSY when the

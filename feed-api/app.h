@@ -1,10 +1,13 @@
-/* app.h - what lives as long as the feed-api process. Made by main.c in this order, torn down in reverse.
+/* app.h - what lives as long as the feed-api process: made by app_start() in the order of the fields, torn
+ * down in reverse.
  */
 #ifndef FEEDMILL_APP_H
 #define FEEDMILL_APP_H
 
 #include <event2/event.h>
-#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "common/admin.h"
 #include "common/http_client.h"
 #include "common/http_server.h"
 #include "common/metrics.h"
@@ -13,32 +16,54 @@
 #include "feed-api/auth.h"
 #include "feed-api/config.h"
 #include "feed-api/content.h"
+#include "feed-api/health.h"
 #include "feed-api/metrics.h"
 #include "feed-api/tail.h"
 #include "feed-api/workers.h"
 
+struct proc_signals;
 struct redis_async; /* feed-api/redis_async.h: the loop's own pipelined connection */
+struct feed_state;  /* feed-api/feed.h: what the feed's handlers keep */
 struct counts;      /* feed-api/counts.h: follower and item counts of targets */
+struct item_ids;    /* feed-api/item_ids.h: ids for new items */
 
 struct app {
     struct feed_config cfg;
-    char instance[128];
+    const char *instance; /* of this run of the process; nobody else has it */
+    const char *name;     /* --name, else instance */
+    int64_t started_ms;   /* clock_mono_ms() */
     struct event_base *base;
+    struct proc_signals *signals;
     struct metrics *metrics;
     struct mongo *mongo;
     struct redis_address redis_address;
     struct redis_async *redis; /* loop's thread only */
     struct auth *auth;
     struct content *content;
+    struct feed_state *feed;
     struct tail *tail;
     struct counts *counts;
+    struct item_ids *item_ids;
     struct workers *workers;
     struct http_client *ranker; /* loop's thread only; NULL when none is configured */
+    struct health *health;
+    struct admin_options admin; /* readiness, status, metrics */
     struct http_server *http;
-    unsigned char cursor_key[32];
-    bool up; /* the schema, the secrets and the admin key are there: requests are answered */
-    bool served_redis, served_mongo; /* readiness: each has answered once */
-    bool draining;
+    struct http_server *admin_http; /* NULL when not configured */
+    unsigned char cursor_key[32];   /* valid when up */
+
+    /* the loop's thread only */
+    bool up;       /* the schema, the secrets and the admin key are there: requests are answered */
+    bool failed;   /* it can't get up: the loop ended because of that */
+    bool draining; /* told to stop */
 };
+
+/* app_start() takes cfg over and starts everything; on failure nothing is left running. ERR_INVALID for
+ * options that can't be. */
+int app_start(struct app *app, struct err *e) MUST_USE;
+
+/* app_run() serves until a signal has drained the process; answers its exit status. */
+int app_run(struct app *app);
+void app_stop(struct app *app);
 
 #endif

@@ -1,0 +1,196 @@
+/* Starting, draining and stopping the process. Nothing here needs a server to be there: Redis and MongoDB are
+ * connected to as they come up (health.h), and /healthz and /readyz are answered meanwhile. */
+#include "feed-api/app.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/address.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/proc.h"
+#include "feed-api/counts.h"
+#include "feed-api/feed.h"
+#include "feed-api/handlers_status.h"
+#include "feed-api/item_ids.h"
+#include "feed-api/redis_async.h"
+#include "feed-api/router.h"
+
+#define POOL_SPARE       8 /* clients besides the workers': the tail, its heartbeat, health, counts */
+#define ADMIN_CONNS      100
+#define FILES_SPARE      100
+#define STOP_SECONDS     2 /* for threads that wait for a dead server, when all requests are answered */
+#define MAX_BODY_DEFAULT 1024
+
+/* ---- start ---- */
+
+static int start_databases(struct app *app, struct err *e)
+{
+    struct mongo_options mo = {.uri = app->cfg.mongodb_uri,
+                               .app_name = "feed-api",
+                               .pool_size = (unsigned)app->cfg.workers + POOL_SPARE};
+    if (redis_address_parse(app->cfg.redis, &app->redis_address, e) < 0)
+        return err_prefix(e, "--redis");
+    if (mongo_new(&app->mongo, &mo, e) < 0)
+        return err_prefix(e, "--mongodb-uri");
+    app->redis = redis_async_new(app->base, &app->redis_address, 0, app->metrics);
+    return 0;
+}
+
+static int start_caches(struct app *app, struct err *e)
+{
+    struct auth_options ao = {.jwt_keys_file = app->cfg.jwt_keys, .admin_key_file = app->cfg.admin_key_file};
+    struct counts_options co = {.mongo = app->mongo,
+                                .metrics = app->metrics,
+                                .interval_ms = app->cfg.count_interval,
+                                .sweep_ms = app->cfg.count_sweep};
+    app->item_ids = item_ids_new();
+    if (auth_new(&app->auth, &ao, app->metrics, e) < 0)
+        return -1;
+    if (content_new(&app->content, (size_t)app->cfg.content_cache_bytes, app->metrics, e) < 0)
+        return -1;
+    app->feed = feed_state_new();
+    if (tail_start(&app->tail, app, e) < 0)
+        return -1;
+    return counts_start(&app->counts, &co, e);
+}
+
+static int start_workers(struct app *app, struct err *e)
+{
+    if (workers_start(&app->workers, app, (unsigned)app->cfg.workers, (unsigned)app->cfg.worker_queue, e) < 0)
+        return -1;
+    if (app->cfg.ranker[0] != '\0') {
+        struct address a;
+        if (address_parse(app->cfg.ranker, &a, e) < 0)
+            return err_prefix(e, "--ranker");
+        struct http_client_options ro = {.host = a.host, .port = a.port};
+        app->ranker = http_client_new(app->base, &ro, e);
+        if (app->ranker == NULL)
+            return err_prefix(e, "--ranker");
+    }
+    return health_start(&app->health, app, e);
+}
+
+static int listen_on(struct http_server *s, const char *option, const char *text, bool loopback_only,
+                     struct err *e)
+{
+    struct address a;
+    uint16_t port;
+    if (address_parse(text, &a, e) < 0)
+        return err_prefix(e, "--%s", option);
+    if (loopback_only && !address_is_loopback(&a))
+        return err_set(e, ERR_INVALID, "--%s: needs no key, so only a loopback address will do", option);
+    if (http_server_listen(s, a.host, a.port, &port, e) < 0)
+        return err_prefix(e, "--%s", option);
+    log_event(LOG_INFO, "listen", LOG_S("option", option), LOG_S("host", a.host), LOG_I("port", port));
+    return 0;
+}
+
+static int start_http(struct app *app, struct err *e)
+{
+    struct http_server_options o = {.max_connections = (size_t)app->cfg.max_connections,
+                                    .max_body = MAX_BODY_DEFAULT};
+    if (router_init(app, &o, e) < 0)
+        return -1;
+    status_options(app, &app->admin);
+    app->http = http_server_new(app->base, &o);
+    if (app->cfg.admin_listen[0] != '\0') {
+        struct http_server_options ao = {
+            .handle = admin_handle, .arg = &app->admin, .max_connections = ADMIN_CONNS};
+        app->admin_http = http_server_new(app->base, &ao);
+        if (listen_on(app->admin_http, "admin-listen", app->cfg.admin_listen, true, e) < 0)
+            return -1;
+    }
+    return listen_on(app->http, "listen", app->cfg.listen, false, e);
+}
+
+static void check_files(const struct app *app)
+{
+    int64_t need = app->cfg.max_connections + 2 * app->cfg.workers + FILES_SPARE;
+    if (proc_file_limit() < need)
+        log_event(LOG_WARN, "few_files", LOG_I("limit", proc_file_limit()), LOG_I("wanted", need));
+}
+
+/* ---- end ---- */
+
+static void end_loop(void *arg)
+{
+    struct app *app = arg;
+    event_base_loopbreak(app->base);
+}
+
+static void drain(int signum, void *arg)
+{
+    (void)signum;
+    struct app *app = arg;
+    app->draining = true;
+    http_server_drain(app->http, app->cfg.drain, end_loop, app);
+}
+
+/* Every request is answered by now; what is left are threads that may be waiting for a server that is gone.
+ */
+static void stop_took_too_long(int signum)
+{
+    (void)signum;
+    static const char text[] = "feed-api: threads still waiting for a server were left behind\n";
+    ssize_t n = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)n;
+    _exit(0);
+}
+
+int app_start(struct app *app, struct err *e)
+{
+    app->started_ms = clock_mono_ms();
+    app->instance = proc_instance();
+    app->name = app->cfg.name[0] != '\0' ? app->cfg.name : app->instance;
+    app->metrics = feed_metrics_new();
+    app->base = event_base_new();
+    if (app->base == NULL)
+        return err_set(e, ERR_INTERNAL, "no event base");
+    check_files(app);
+    if (proc_signals_new(&app->signals, app->base, drain, app, e) < 0 || start_databases(app, e) < 0 ||
+        start_caches(app, e) < 0 || start_workers(app, e) < 0 || start_http(app, e) < 0) {
+        app_stop(app);
+        return -1;
+    }
+    return 0;
+}
+
+int app_run(struct app *app)
+{
+    event_base_dispatch(app->base);
+    signal(SIGALRM, stop_took_too_long);
+    if (!app->failed)
+        alarm(STOP_SECONDS);
+    return app->failed ? 1 : 0;
+}
+
+void app_stop(struct app *app)
+{
+    workers_close(app->workers); /* answers what is left, but for what waits for Redis or a position */
+    redis_async_free(app->redis);
+    tail_halt(app->tail);
+    feed_state_free(app->feed);
+    http_server_free(app->http);
+    http_server_free(app->admin_http);
+    router_done();
+    health_stop(app->health);
+    http_client_free(app->ranker);
+    counts_stop(app->counts);
+    tail_stop(app->tail);
+    workers_stop(app->workers);
+    content_free(app->content);
+    auth_free(app->auth);
+    item_ids_free(app->item_ids);
+    mongo_free(app->mongo);
+    proc_signals_free(app->signals);
+    if (app->base != NULL)
+        event_base_free(app->base);
+    metrics_free(app->metrics);
+    feed_config_free(&app->cfg);
+    alarm(0);
+}
