@@ -53,18 +53,6 @@ int deliver_drain(struct deliver *d, struct err *e) MUST_USE;
  * before, and drains. */
 int deliver_progress(struct deliver *d, ts_t t, struct err *e) MUST_USE;
 
-/* deliver_adopt() runs SCRIPT_ADOPT for the buckets of a share, and owns those (buckets_own) that answer.
- * *least_epoch is 0 on success; else a record holds a later epoch, which it is, and the share has to come
- * back with one above. A record whose progress is later than now was written against another MongoDB: it is
- * made anew, as with reset. */
-struct adoption {
-    unsigned taken, made; /* records: found, made */
-    ts_t least;           /* least progress of those buckets */
-    int64_t least_epoch;
-};
-int deliver_adopt(struct deliver *d, unsigned share, int64_t epoch, ts_t now, bool reset,
-                  struct adoption *out, struct err *e) MUST_USE;
-
 /* deliver_refused() answers the mask of shares for which nothing is sent: a group of theirs was refused, or
  * the engine said so by deliver_refuse() (the lease is gone). deliver_allow() forgets that. */
 uint32_t deliver_refused(const struct deliver *d);

@@ -2,6 +2,7 @@
 
 #include <string.h>
 #include "common/log.h"
+#include "fanout/adopt.h"
 
 static void drop_share(struct engine *g, unsigned share)
 {
@@ -90,12 +91,14 @@ static int renew_epoch(struct engine *g, unsigned share, struct err *e)
     return 0;
 }
 
-static int adopt_share(struct engine *g, unsigned share, int64_t epoch, ts_t now, struct err *e)
+static int adopt(struct engine *g, unsigned share, int64_t epoch, ts_t now, struct err *e)
 {
     struct adoption a;
     bool was_behind = g->tail != NULL;
-    if (deliver_adopt(g->deliver, share, epoch, now, g->reset[share], &a, e) != 0)
+    if (adopt_share(g->redis, &g->buckets, g->o.metrics, share, epoch, now, g->reset[share], &a, e) != 0) {
+        deliver_break(g->deliver);
         return -1;
+    }
     g->epoch[share] = epoch;
     if (a.least_epoch) {
         g->least_epoch[share] = a.least_epoch;
@@ -124,7 +127,7 @@ static int adopt_all(struct engine *g, struct err *e)
             continue;
         if (!now && mongo_conn_fresh(g->conn, &now, e) != 0)
             return -1;
-        if (adopt_share(g, i, v.share[i].epoch, now, e) != 0)
+        if (adopt(g, i, v.share[i].epoch, now, e) != 0)
             return -1;
     }
     return 0;

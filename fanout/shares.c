@@ -8,18 +8,14 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/mem.h"
-
-struct lease {
-    bool held;
-    int64_t epoch;
-};
+#include "fanout/leases.h"
 
 struct shares {
     struct shares_options o;
     char *name;
 
     pthread_mutex_t turn; /* held while talking to MongoDB; taken before `lock` */
-    struct mongo_conn *conn;
+    struct leases leases;
     bool ready;        /* the documents are there */
     bool first;        /* no step has succeeded yet */
     bool renew_failed; /* logged once */
@@ -30,12 +26,6 @@ struct shares {
     bool stopping, started;
     pthread_t thread;
     atomic_llong alive_ms;
-};
-
-/* What MongoDB says about one share. */
-struct share_doc {
-    bool there, expired, mine;
-    int64_t epoch;
 };
 
 unsigned shares_fair(unsigned members, unsigned rank)
@@ -51,6 +41,8 @@ struct shares *shares_new(const struct shares_options *o)
     s->o = *o;
     s->name = mem_strdup(o->name);
     s->first = true;
+    s->leases.name = s->name;
+    s->leases.lease_ms = o->lease_ms;
     pthread_mutex_init(&s->turn, NULL);
     pthread_mutex_init(&s->lock, NULL);
     pthread_condattr_t a;
@@ -67,7 +59,7 @@ void shares_free(struct shares *s)
     if (!s)
         return;
     shares_stop(s);
-    mongo_conn_put(s->conn);
+    mongo_conn_put(s->leases.conn);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
     pthread_mutex_destroy(&s->turn);
@@ -126,205 +118,21 @@ void shares_alive(struct shares *s)
     atomic_store(&s->alive_ms, clock_mono_ms());
 }
 
-/* ---- MongoDB; all with `turn` held ---- */
-
 static int connect_mongo(struct shares *s, struct err *e)
 {
-    if (!s->conn && mongo_conn_get(s->o.mongo, &s->conn, e) != 0)
+    if (!s->leases.conn && mongo_conn_get(s->o.mongo, &s->leases.conn, e) != 0)
         return -1;
-    mongo_conn_deadline(s->conn, 2000);
+    mongo_conn_deadline(s->leases.conn, 2000);
     return 0;
 }
 
-/* An update of one document by a pipeline; parsed from JSON text with the placeholders filled by the caller.
- */
-static int update_doc(struct shares *s, enum mongo_collection coll, const bson_t *filter,
-                      const bson_t *update, bool upsert, struct err *e)
-{
-    bson_t opts = BSON_INITIALIZER;
-    bson_error_t be;
-    bson_t reply;
-    if (upsert)
-        BSON_APPEND_BOOL(&opts, "upsert", true);
-    mongo_write_opts(s->conn, &opts);
-    bool ok = mongoc_collection_update_one(mongo_coll(s->conn, coll), filter, update, &opts, &reply, &be);
-    int rc = ok ? 0 : mongo_err(e, &be, &reply, mongo_collection_name(coll));
-    bson_destroy(&reply);
-    bson_destroy(&opts);
-    return rc;
-}
+/* ---- one round; with `turn` held ---- */
 
-static int ensure_documents(struct shares *s, struct err *e)
-{
-    for (unsigned i = 0; i < SHARES; i++) {
-        bson_t *filter = BCON_NEW("_id", BCON_INT32((int32_t)i));
-        bson_t *update = BCON_NEW("$setOnInsert", "{", "owner", BCON_UTF8(""), "epoch", BCON_INT64(0),
-                                  "expires", BCON_DATE_TIME(0), "}");
-        int rc = update_doc(s, COLL_SHARES, filter, update, true, e);
-        bson_destroy(filter);
-        bson_destroy(update);
-        if (rc != 0 && e->code != ERR_CONFLICT) /* two made it at once */
-            return -1;
-    }
-    s->ready = true;
-    return 0;
-}
-
-static int sign_on(struct shares *s, struct err *e)
-{
-    bson_t *filter = BCON_NEW("_id", BCON_UTF8(s->name));
-    bson_t *update = BCON_NEW("0", "{", "$set", "{", "seen", BCON_UTF8("$$NOW"), "}", "}");
-    int rc = update_doc(s, COLL_MEMBERS, filter, update, true, e);
-    bson_destroy(filter);
-    bson_destroy(update);
-    return rc;
-}
-
-/* Counts the living members, and how many of them come before this one by name. */
-static int count_members(struct shares *s, unsigned *members, unsigned *rank, struct err *e)
-{
-    bson_t *filter = BCON_NEW("$expr", "{", "$gt", "[", BCON_UTF8("$seen"), "{", "$subtract", "[",
-                              BCON_UTF8("$$NOW"), BCON_INT64(s->o.lease_ms), "]", "}", "]", "}");
-    bson_t opts = BSON_INITIALIZER;
-    mongo_read_opts(s->conn, &opts);
-    mongoc_cursor_t *cur =
-        mongoc_collection_find_with_opts(mongo_coll(s->conn, COLL_MEMBERS), filter, &opts, NULL);
-    const bson_t *d;
-    unsigned n = 0, before = 0;
-    while (mongoc_cursor_next(cur, &d)) {
-        const char *name = mongo_get_str(d, "_id", NULL);
-        n++;
-        before += name && strcmp(name, s->name) < 0;
-    }
-    bson_error_t be;
-    const bson_t *reply = NULL;
-    int rc = mongoc_cursor_error_document(cur, &be, &reply) ? mongo_err(e, &be, reply, "members") : 0;
-    mongoc_cursor_destroy(cur);
-    bson_destroy(&opts);
-    bson_destroy(filter);
-    if (rc == 0) {
-        *members = n ? n : 1;
-        *rank = before;
-    }
-    return rc;
-}
-
-static int read_shares(struct shares *s, struct share_doc out[SHARES], struct err *e)
-{
-    bson_t filter = BSON_INITIALIZER;
-    bson_t *opts = BCON_NEW("projection", "{", "owner", BCON_INT32(1), "epoch", BCON_INT32(1), "expired", "{",
-                            "$lte", "[", BCON_UTF8("$expires"), BCON_UTF8("$$NOW"), "]", "}", "}");
-    mongo_read_opts(s->conn, opts);
-    mongoc_cursor_t *cur =
-        mongoc_collection_find_with_opts(mongo_coll(s->conn, COLL_SHARES), &filter, opts, NULL);
-    const bson_t *d;
-    memset(out, 0, SHARES * sizeof *out);
-    while (mongoc_cursor_next(cur, &d)) {
-        int64_t id, epoch;
-        bson_iter_t it;
-        const char *owner = mongo_get_str(d, "owner", NULL);
-        if (!owner || !mongo_get_i64(d, "_id", &id) || id < 0 || id >= SHARES ||
-            !mongo_get_i64(d, "epoch", &epoch))
-            continue;
-        out[id].there = true;
-        out[id].epoch = epoch;
-        out[id].mine = strcmp(owner, s->name) == 0;
-        out[id].expired = bson_iter_init_find(&it, d, "expired") && bson_iter_as_bool(&it);
-    }
-    bson_error_t be;
-    const bson_t *reply = NULL;
-    int rc = mongoc_cursor_error_document(cur, &be, &reply) ? mongo_err(e, &be, reply, "shares") : 0;
-    mongoc_cursor_destroy(cur);
-    bson_destroy(opts);
-    bson_destroy(&filter);
-    return rc;
-}
-
-/* Renews every lease that is held under the epoch it is held by, in one command. Those that did not match
- * show when the documents are read afterwards. */
-static int renew(struct shares *s, struct err *e)
-{
-    struct shares_view v;
-    shares_look(s, &v);
-    bson_t filter = BSON_INITIALIZER, any, one;
-    char buf[16];
-    const char *key;
-    uint32_t n = 0;
-    BSON_APPEND_UTF8(&filter, "owner", s->name);
-    BSON_APPEND_ARRAY_BEGIN(&filter, "$or", &any);
-    for (unsigned i = 0; i < SHARES; i++) {
-        if (!v.share[i].held)
-            continue;
-        size_t len = bson_uint32_to_string(n++, &key, buf, sizeof buf);
-        bson_append_document_begin(&any, key, (int)len, &one);
-        BSON_APPEND_INT32(&one, "_id", (int32_t)i);
-        BSON_APPEND_INT64(&one, "epoch", v.share[i].epoch);
-        bson_append_document_end(&any, &one);
-    }
-    bson_append_array_end(&filter, &any);
-    int rc = 0;
-    if (n) {
-        bson_t *update = BCON_NEW("0", "{", "$set", "{", "expires", "{", "$add", "[", BCON_UTF8("$$NOW"),
-                                  BCON_INT64(s->o.lease_ms), "]", "}", "}", "}");
-        bson_t opts = BSON_INITIALIZER, reply;
-        bson_error_t be;
-        mongo_write_opts(s->conn, &opts);
-        if (!mongoc_collection_update_many(mongo_coll(s->conn, COLL_SHARES), &filter, update, &opts, &reply,
-                                           &be))
-            rc = mongo_err(e, &be, &reply, "leases");
-        bson_destroy(&reply);
-        bson_destroy(&opts);
-        bson_destroy(update);
-    }
-    bson_destroy(&filter);
-    return rc;
-}
-
-/* Takes a share if filter still holds: the owner becomes this one, the epoch grows to above least. 1 taken, 0
- * not. */
-static int take(struct shares *s, const bson_t *filter, int64_t least, int64_t *epoch, struct err *e)
-{
-    bson_t *update = BCON_NEW("0", "{", "$set", "{", "owner", "{", "$literal", BCON_UTF8(s->name), "}",
-                              "epoch", "{", "$add", "[", "{", "$max", "[", BCON_UTF8("$epoch"),
-                              BCON_INT64(least), "]", "}", BCON_INT64(1), "]", "}", "expires", "{", "$add",
-                              "[", BCON_UTF8("$$NOW"), BCON_INT64(s->o.lease_ms), "]", "}", "}", "}");
-    mongoc_find_and_modify_opts_t *o = mongoc_find_and_modify_opts_new();
-    bson_t extra = BSON_INITIALIZER, reply, value;
-    bson_error_t be;
-    bson_iter_t it;
-    mongo_write_opts(s->conn, &extra);
-    mongoc_find_and_modify_opts_append(o, &extra);
-    mongoc_find_and_modify_opts_set_update(o, update);
-    mongoc_find_and_modify_opts_set_flags(o, MONGOC_FIND_AND_MODIFY_RETURN_NEW);
-    int rc = 0;
-    if (!mongoc_collection_find_and_modify_with_opts(mongo_coll(s->conn, COLL_SHARES), filter, o, &reply,
-                                                     &be)) {
-        rc = mongo_err(e, &be, &reply, "share");
-    } else if (bson_iter_init_find(&it, &reply, "value") && BSON_ITER_HOLDS_DOCUMENT(&it)) {
-        const uint8_t *data;
-        uint32_t len;
-        bson_iter_document(&it, &len, &data);
-        rc = bson_init_static(&value, data, len) && mongo_get_i64(&value, "epoch", epoch)
-                 ? 1
-                 : err_set(e, ERR_CORRUPT, "share: the document does not read as it should");
-    }
-    bson_destroy(&reply);
-    bson_destroy(&extra);
-    bson_destroy(update);
-    mongoc_find_and_modify_opts_destroy(o);
-    return rc;
-}
-
-static int take_share(struct shares *s, unsigned share, const struct share_doc *doc, const char *why,
+static int take_share(struct shares *s, unsigned share, const struct lease *doc, const char *why,
                       struct err *e)
 {
-    int64_t epoch = 0;
-    bson_t *filter =
-        BCON_NEW("_id", BCON_INT32((int32_t)share), "epoch", BCON_INT64(doc->epoch), "$expr", "{", "$or", "[",
-                 "{", "$lte", "[", BCON_UTF8("$expires"), BCON_UTF8("$$NOW"), "]", "}", "{", "$eq", "[",
-                 BCON_UTF8("$owner"), "{", "$literal", BCON_UTF8(s->name), "}", "]", "}", "]", "}");
-    int rc = take(s, filter, 0, &epoch, e);
-    bson_destroy(filter);
+    int64_t epoch;
+    int rc = leases_take(&s->leases, share, doc->epoch, &epoch, e);
     if (rc == 1) {
         set_share(s, share, true, epoch);
         metrics_add(s->o.metrics, M_SHARES, SHARE_TAKEN, 1);
@@ -333,10 +141,8 @@ static int take_share(struct shares *s, unsigned share, const struct share_doc *
     return rc < 0 ? -1 : 0;
 }
 
-/* ---- one round ---- */
-
 /* What others took meanwhile is no longer held. */
-static unsigned note_lost(struct shares *s, const struct share_doc docs[SHARES])
+static unsigned note_lost(struct shares *s, const struct lease docs[SHARES])
 {
     struct shares_view v;
     unsigned held = 0;
@@ -356,7 +162,7 @@ static unsigned note_lost(struct shares *s, const struct share_doc docs[SHARES])
     return held;
 }
 
-static int take_missing(struct shares *s, const struct share_doc docs[SHARES], unsigned held, unsigned fair,
+static int take_missing(struct shares *s, const struct lease docs[SHARES], unsigned held, unsigned fair,
                         struct err *e)
 {
     struct shares_view v;
@@ -397,14 +203,32 @@ static void mark_giving(struct shares *s, unsigned members, unsigned fair)
     metrics_set(s->o.metrics, M_MEMBERS, 0, members);
 }
 
+static int renew(struct shares *s, struct err *e)
+{
+    struct shares_view v;
+    int64_t epochs[SHARES];
+    shares_look(s, &v);
+    for (unsigned i = 0; i < SHARES; i++)
+        epochs[i] = v.share[i].held ? v.share[i].epoch : 0;
+    return leases_renew(&s->leases, epochs, e);
+}
+
+static int prepare(struct shares *s, struct err *e)
+{
+    if (connect_mongo(s, e) != 0)
+        return -1;
+    if (!s->ready && leases_ensure(&s->leases, e) != 0)
+        return -1;
+    s->ready = true;
+    return 0;
+}
+
 static int round_locked(struct shares *s, struct err *e)
 {
-    struct share_doc docs[SHARES];
+    struct lease docs[SHARES];
     unsigned members, rank;
-    if (connect_mongo(s, e) != 0 || (!s->ready && ensure_documents(s, e) != 0))
-        return -1;
-    if (sign_on(s, e) != 0 || renew(s, e) != 0 || count_members(s, &members, &rank, e) != 0 ||
-        read_shares(s, docs, e) != 0)
+    if (prepare(s, e) != 0 || leases_sign_on(&s->leases, e) != 0 || renew(s, e) != 0 ||
+        leases_count_members(&s->leases, &members, &rank, e) != 0 || leases_read(&s->leases, docs, e) != 0)
         return -1;
     unsigned fair = shares_fair(members, rank);
     unsigned held = note_lost(s, docs);
@@ -423,49 +247,44 @@ int shares_step(struct shares *s, struct err *e)
     return rc;
 }
 
-int shares_retake(struct shares *s, unsigned share, int64_t least, int64_t *epoch, struct err *e)
+static int retake_locked(struct shares *s, unsigned share, int64_t least, int64_t *epoch, struct err *e)
 {
     struct shares_view v;
-    pthread_mutex_lock(&s->turn);
+    int64_t now;
     shares_look(s, &v);
-    int rc = -1;
-    if (!v.share[share].held) {
-        err_set(e, ERR_MISMATCH, "share %u is not held", share);
-    } else if (connect_mongo(s, e) == 0) {
-        int64_t now = 0;
-        bson_t *filter = BCON_NEW("_id", BCON_INT32((int32_t)share), "owner", BCON_UTF8(s->name), "epoch",
-                                  BCON_INT64(v.share[share].epoch));
-        rc = take(s, filter, least, &now, e);
-        bson_destroy(filter);
-        if (rc == 1) {
-            set_share(s, share, true, now);
-            *epoch = now;
-            metrics_add(s->o.metrics, M_SHARES, SHARE_RENEWED_EPOCH, 1);
-        } else if (rc == 0) {
-            set_share(s, share, false, 0);
-            metrics_add(s->o.metrics, M_SHARES, SHARE_LOST, 1);
-            rc = err_set(e, ERR_MISMATCH, "share %u was taken over by another", share);
-        }
-    }
+    if (!v.share[share].held)
+        return err_set(e, ERR_MISMATCH, "share %u is not held", share);
+    if (connect_mongo(s, e) != 0)
+        return -1;
+    int rc = leases_retake(&s->leases, share, v.share[share].epoch, least, &now, e);
+    if (rc < 0)
+        return -1;
+    set_share(s, share, rc == 1, rc == 1 ? now : 0);
+    metrics_add(s->o.metrics, M_SHARES, rc == 1 ? SHARE_RENEWED_EPOCH : SHARE_LOST, 1);
+    if (rc == 0)
+        return err_set(e, ERR_MISMATCH, "share %u was taken over by another", share);
+    *epoch = now;
+    return 0;
+}
+
+int shares_retake(struct shares *s, unsigned share, int64_t least, int64_t *epoch, struct err *e)
+{
+    pthread_mutex_lock(&s->turn);
+    int rc = retake_locked(s, share, least, epoch, e);
     pthread_mutex_unlock(&s->turn);
-    return rc < 0 ? -1 : 0;
+    return rc;
 }
 
 int shares_release(struct shares *s, unsigned share, struct err *e)
 {
     struct shares_view v;
+    int rc = 0;
     pthread_mutex_lock(&s->turn);
     shares_look(s, &v);
-    int rc = 0;
     if (v.share[share].held) {
         set_share(s, share, false, 0);
         metrics_add(s->o.metrics, M_SHARES, SHARE_GIVEN, 1);
-        bson_t *filter = BCON_NEW("_id", BCON_INT32((int32_t)share), "owner", BCON_UTF8(s->name), "epoch",
-                                  BCON_INT64(v.share[share].epoch));
-        bson_t *update = BCON_NEW("$set", "{", "owner", BCON_UTF8(""), "expires", BCON_DATE_TIME(0), "}");
-        rc = connect_mongo(s, e) == 0 ? update_doc(s, COLL_SHARES, filter, update, false, e) : -1;
-        bson_destroy(filter);
-        bson_destroy(update);
+        rc = connect_mongo(s, e) == 0 ? leases_release(&s->leases, share, v.share[share].epoch, e) : -1;
     }
     pthread_mutex_unlock(&s->turn);
     return rc;
@@ -473,23 +292,12 @@ int shares_release(struct shares *s, unsigned share, struct err *e)
 
 int shares_leave(struct shares *s, struct err *e)
 {
-    int rc = 0;
-    for (unsigned i = 0; i < SHARES && rc == 0; i++)
-        rc = shares_release(s, i, e);
-    if (rc != 0)
-        return -1;
-    pthread_mutex_lock(&s->turn);
-    bson_t *filter = BCON_NEW("_id", BCON_UTF8(s->name));
-    bson_t opts = BSON_INITIALIZER, reply;
-    bson_error_t be;
-    if ((rc = connect_mongo(s, e)) == 0) {
-        mongo_write_opts(s->conn, &opts);
-        if (!mongoc_collection_delete_one(mongo_coll(s->conn, COLL_MEMBERS), filter, &opts, &reply, &be))
-            rc = mongo_err(e, &be, &reply, "members");
-        bson_destroy(&reply);
+    for (unsigned i = 0; i < SHARES; i++) {
+        if (shares_release(s, i, e) != 0)
+            return -1;
     }
-    bson_destroy(&opts);
-    bson_destroy(filter);
+    pthread_mutex_lock(&s->turn);
+    int rc = connect_mongo(s, e) == 0 ? leases_sign_off(&s->leases, e) : -1;
     pthread_mutex_unlock(&s->turn);
     return rc;
 }

@@ -1,5 +1,6 @@
 #include "tests/fanout/rig.h"
 
+#include "fanout/adopt.h"
 #include "fanout/deliver.h"
 
 static struct rig rig;
@@ -45,7 +46,7 @@ static struct adoption adopt(unsigned share, int64_t epoch, ts_t now, bool reset
 {
     struct adoption a;
     struct err e = {0};
-    RIG_OK(e, deliver_adopt(d, share, epoch, now, reset, &a, &e));
+    RIG_OK(e, adopt_share(rig.redis, &buckets, metrics, share, epoch, now, reset, &a, &e));
     return a;
 }
 
@@ -215,7 +216,7 @@ static void a_group_of_a_former_owner_is_refused_and_changes_nothing(void **stat
     struct deliver *thief = deliver_new(&o);
     struct adoption a;
     unsigned share = bucket_share(keys_bucket("ann"));
-    RIG_OK(e, deliver_adopt(thief, share, 2, 100, false, &a, &e));
+    RIG_OK(e, adopt_share(second, &other, NULL, share, 2, 100, false, &a, &e));
     send_one(SCRIPT_DELIVER, 200, 7, "ann");
     assert_true(deliver_refused(d) == 1u << share);
     assert_false(rig_holds(&rig, "ann", 7));
