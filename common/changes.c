@@ -20,6 +20,7 @@
 
 #define WAIT_DEFAULT_MS 100
 #define WAIT_MAX_MS     1000
+#define OPEN_MS         4500 /* a long way through the log without a change of ours; below the socket's time-out */
 #define BATCH           1000 /* changes a getMore */
 #define OWN_BEAT_MS     5    /* at most one heartbeat of the tail's own in this time */
 #define SHORT_POLL_MS                                                                                        \
@@ -83,7 +84,7 @@ static bson_t *build_open(const struct changes *c)
     assert(ok);
     bson_append_array_end(cmd, &pipeline);
     BSON_APPEND_DOCUMENT_BEGIN(cmd, "cursor", &cursor);
-    BSON_APPEND_INT32(&cursor, "batchSize", 0);
+    BSON_APPEND_INT32(&cursor, "batchSize", 1); /* 0 would not look at the log, nor see that it is lost */
     bson_append_document_end(cmd, &cursor);
     return cmd;
 }
@@ -136,6 +137,7 @@ static int open_cursor(struct changes *c, struct err *e)
 
     bson_t *cmd = build_open(c);
     bson_t opts = BSON_INITIALIZER, reply;
+    mongo_conn_deadline(c->conn, OPEN_MS);
     mongo_read_opts(c->conn, &opts);
     BSON_APPEND_INT32(&opts, "serverId", (int32_t)c->server_id);
     int rc;
@@ -341,11 +343,14 @@ int changes_next(struct changes *c, struct change *out, struct err *e)
         int rc = from_batch(c, out, e);
         if (rc != 0)
             return rc;
-        if (c->cursor_id == 0 && reopen(c, e) < 0)
-            return -1;
         int64_t left = end - clock_mono_ms();
         if (left <= 0)
             return 0;
+        if (c->cursor_id == 0) {
+            if (reopen(c, e) < 0)
+                return -1;
+            continue; /* it brought a batch */
+        }
         struct err why = {0};
         if (get_more(c, next_wait(c, left), &why) < 0)
             return failed(c, &why, e);
