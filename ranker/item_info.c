@@ -107,12 +107,12 @@ static void info_from_bson(const bson_t *d, struct item_info *info)
                 add_target(info, TARGET_TOPIC, bson_iter_utf8(&topics, NULL));
 }
 
-static struct item_info *find_missing(struct item_info *out, size_t n, item_id id)
+/* The same item may be asked for more than once, as when it got many events. */
+static void fill_missing(struct item_info *out, size_t n, const struct item_info *found)
 {
     for (size_t i = 0; i < n; i++)
-        if (out[i].id == id && out[i].targets == NULL)
-            return &out[i];
-    return NULL;
+        if (out[i].id == found->id && out[i].targets == NULL)
+            info_copy(&out[i], found);
 }
 
 static mongoc_cursor_t *ask(struct mongo_conn *c, const struct item_info *out, size_t n)
@@ -161,12 +161,15 @@ int item_infos_get(struct item_infos *s, struct mongo_conn *c, const item_id *id
     mongoc_cursor_t *cursor = ask(c, out, n);
     const bson_t *doc;
     while (mongoc_cursor_next(cursor, &doc)) {
+        struct item_info info = {0};
         int64_t id;
-        struct item_info *info = mongo_get_i64(doc, "_id", &id) ? find_missing(out, n, (item_id)id) : NULL;
-        if (info == NULL)
+        if (!mongo_get_i64(doc, "_id", &id))
             continue;
-        info_from_bson(doc, info);
-        remember(s, info);
+        info.id = (item_id)id;
+        info_from_bson(doc, &info);
+        fill_missing(out, n, &info);
+        remember(s, &info);
+        item_info_done(&info);
     }
     bson_error_t be;
     const bson_t *reply;
