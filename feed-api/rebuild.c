@@ -45,9 +45,11 @@ int truth_read(struct mongo_conn *c, const char *user, ts_t r, size_t n, struct 
     mongo_conn_after(c, t->r);
     /* One id more than asked for says whether there is a floor, and which. */
     t->ids = mem_alloc((n + 1) * sizeof *t->ids);
-    if (follow_set_load(c, user, &t->follows, e) || follow_set_mutes(c, user, &t->mutes, e) ||
-        store_ids(c, &t->follows, ITEM_ID_MAX + 1, n + 1, t->ids, &t->n, e))
+    if (follow_set_load(c, user, &t->follows, e) || follow_set_mutes(c, user, &t->mutes, e))
         goto bad;
+    if (n && store_ids(c, &t->follows, ITEM_ID_MAX + 1, n + 1, t->ids, &t->n, e))
+        goto bad;
+    t->floor = n ? 0 : ITEM_ID_MAX;
     if (t->n > n) {
         t->n = n;
         t->floor = t->ids[n];

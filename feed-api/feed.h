@@ -1,0 +1,129 @@
+/* feed.h - one request for a page of a feed, or of a publisher's or topic's items, on its way.
+ *
+ * It begins on the loop (handlers_feed.c), reads the timeline from Redis, and is answered there when that and
+ * the caches suffice (feed_fill.c); else it goes on in a worker (feed_work.c), which reads MongoDB, and comes
+ * back to be answered (feed_reply.c). The ranked order gathers candidates the same way and then pages through
+ * the ranker's session (feed_ranked.c). Only one thread has it at a time.
+ */
+#ifndef FEEDMILL_FEED_H
+#define FEEDMILL_FEED_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <sys/queue.h>
+#include "feed-api/call.h"
+#include "feed-api/content.h"
+#include "feed-api/cursor.h"
+#include "feed-api/follow_set.h"
+#include "feed-api/metrics.h"
+#include "feed-api/mutes.h"
+#include "feed-api/page.h"
+#include "feed-api/publishers.h"
+#include "feed-api/rebuild.h"
+#include "feed-api/timeline.h"
+
+/* What the feed's handlers keep in the process (app->feed). */
+struct feed;
+struct feed_state {
+    struct rebuilds *rebuilds;
+    struct publishers *publishers;
+    TAILQ_HEAD(, feed) waiting; /* for the next look at a position; loop's thread */
+};
+struct feed_state *feed_state_new(void);
+void feed_state_free(struct feed_state *s); /* on the loop's thread, after the workers; finishes what waits */
+
+enum feed_fields { FEED_FULL, FEED_SUMMARY, FEED_IDS };
+enum feed_source {
+    FEED_FROM_TIMELINE, /* ids above the floor from Redis, older ones from MongoDB */
+    FEED_FROM_REBUILD,  /* the timeline is absent: make it, and the page from what was read for it */
+    FEED_FROM_STORE,    /* from MongoDB alone */
+    FEED_FROM_SESSION,  /* a frozen ranked order */
+};
+
+struct feed {
+    struct call *call;
+    struct app *app;
+
+    /* the question */
+    enum cursor_route route;
+    char scope[NAME_MAX_BYTES + 1]; /* the reader, publisher or topic */
+    unsigned limit;
+    enum feed_fields fields;
+    enum cursor_order order;
+    bool first;           /* the first page: no cursor was given */
+    struct cursor cursor; /* what was given, or what the next one starts from */
+    ts_t position;        /* as given, may be one that never was */
+    ts_t asked;           /* the page has to be at least as new as this */
+    bool gathering;       /* candidates for ranking, not a page */
+
+    /* the timeline */
+    struct timeline_read read;
+    struct timeline timeline;
+    bool has_timeline; /* `timeline` was read, whatever it is worth */
+    bool behind;       /* it was not as new as asked */
+    enum feed_source source;
+    unsigned tries;
+    struct event *timer;
+    TAILQ_ENTRY(feed) waiting;
+    bool is_waiting;
+
+    /* the page */
+    struct page page;
+    bool page_begun;
+    item_id floor;     /* at or below it ids come from the store; ITEM_ID_MAX + 1: all do */
+    bool ids_to_floor; /* the ids in memory reach down to it */
+    struct mutes mutes;
+    bool has_mutes; /* `mutes` is what counts now */
+    struct truth *truth;
+    struct follow_set follows;
+    bool has_follows;
+    bool check_follows; /* ids may be of what is no longer followed */
+    bool used_timeline, used_store;
+
+    /* time */
+    ts_t ids_time;    /* the ids are as of this time */
+    ts_t bodies_time; /* so are the bodies */
+    bool bypass;      /* the content cache is not known to be new enough */
+
+    /* what went wrong */
+    bool db_down;       /* MongoDB can't be reached */
+    bool nothing;       /* nothing at all can be said by now: state rebuilding */
+    unsigned n_unread;  /* bodies that can't be read */
+    const char *reason; /* for people, static */
+    bool partial;
+
+    /* ranked */
+    char session[CURSOR_SESSION_SIZE];
+    const char *fallback;
+
+    void (*then)(struct feed *f); /* on the loop, after a worker had it */
+};
+
+/* handlers_feed.c, on the loop */
+void feed_read_timeline(struct feed *f);
+void feed_to_worker(struct feed *f, void (*work)(struct worker *w, struct feed *f),
+                    void (*then)(struct feed *f));
+void feed_send(struct feed *f); /* answers and frees f */
+void feed_start_latest(struct feed *f);
+
+/* feed_fill.c */
+void feed_begin_page(struct feed *f, unsigned limit, item_id before);
+bool feed_fill_cached(struct feed *f); /* true: the page is complete; never blocks */
+void feed_fill_in_worker(struct feed *f, struct worker *w);
+void feed_drop_page(struct feed *f); /* back to before feed_begin_page() */
+
+/* feed_work.c, in a worker */
+void feed_work(struct worker *w, struct feed *f);
+void feed_finish(struct worker *w, struct feed *f);      /* publishers' titles, and the answer is written */
+void feed_settle_time(struct worker *w, struct feed *f); /* may set a problem as the answer */
+void feed_lost_db(struct feed *f);
+int feed_load_reader(struct worker *w, struct feed *f); /* follows and mutes from MongoDB */
+
+/* feed_reply.c: false when a publisher has to be fetched first and must (never on failure to). */
+bool feed_write(struct feed *f, bool must);
+ts_t feed_freshness(const struct feed *f);
+
+/* feed_ranked.c, on the loop */
+void feed_start_ranked(struct feed *f);
+
+#endif
