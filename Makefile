@@ -12,18 +12,20 @@ CC_release := gcc
 CC_asan    := gcc
 CC_tsan    := gcc
 CC_clang   := clang
+CC_fuzz    := clang
 CC         := $(CC_$(V))
 ifeq ($(CC),)
-$(error unknown variant V=$(V): use release, asan, tsan or clang)
+$(error unknown variant V=$(V): use release, asan, tsan, clang or fuzz)
 endif
 
 OPT_release := -O2
 OPT_clang   := -O2
 OPT_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_fuzz    := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT_tsan    := -O1 -fsanitize=thread -fno-omit-frame-pointer
 
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-format-truncation
-ifeq ($(V),clang)
+ifeq ($(CC),clang)
 WARN     := $(filter-out -Wno-format-truncation,$(WARN)) -Wno-gnu-zero-variadic-macro-arguments
 endif
 # Third-party headers come in as system headers. pkg-config is asked once, and only when something is compiled:
@@ -43,6 +45,12 @@ COMMON_OBJ  := $(call obj,$(wildcard common/*.c))
 SUPPORT_OBJ := $(call obj,$(wildcard tests/support/*.c))
 TOOLS_OBJ   := $(call obj,$(filter-out tools/main_%,$(wildcard tools/*.c)))
 proc_obj     = $(call obj,$(filter-out $(1)/main.c,$(wildcard $(1)/*.c)))
+
+# tests/fuzz: libFuzzer brings the main(); feed-api's modules are what takes most from outside.
+$(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(call proc_obj,feed-api) $(BUILD)/libcommon.a
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	@$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(PKG_LIBS)
 
 TESTS := $(patsubst tests/%.c,%,$(wildcard tests/*/test_*.c))
 BINS  := $(addprefix $(BUILD)/bin/,$(foreach p,$(PROCESSES),$(if $(wildcard $(p)/main.c),$(p))) $(TOOLS))
@@ -87,6 +95,8 @@ $(BUILD)/obj/%.o: %.c
 	@$(CC) $(CFLAGS) -c -o $@ $<
 
 # the assembler's .incbin is not seen by -MMD
+$(BUILD)/obj/feed-api/openapi.o: openapi.yaml
+
 $(BUILD)/obj/feed-api/openapi.o: openapi.yaml
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -255,7 +255,7 @@ static void stop_tick(struct stack *s, int64_t now)
 
 static void give_up(struct stack *s, const struct stack_member *m, const char *what)
 {
-    s->rc = err_set(s->err, ERR_UNAVAILABLE, "step '%s': %s. Its log, which tells more, is %.100s",
+    s->rc = err_set(s->err, ERR_UNAVAILABLE, "step '%s': %.130s. The log that tells more: %.90s",
                     server_name(m->server), what, server_log_path(m->server));
     stack_words_why(m->server);
     begin_stop(s);
@@ -266,7 +266,7 @@ static void give_up(struct stack *s, const struct stack_member *m, const char *w
 static void on_ended(struct stack *s, struct stack_member *m)
 {
     if (!m->was_up && m->ends >= EARLY_ENDS) {
-        give_up(s, m, "it ended again and again before it was ready");
+        give_up(s, m, m->why.msg);
         return;
     }
     stack_words_say("%s; starting it again in %lld.%lld s", m->why.msg, (long long)(m->backoff_ms / 1000),
