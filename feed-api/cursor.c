@@ -133,7 +133,7 @@ int cursor_open(const unsigned char key[CURSOR_KEY_SIZE], const char *text, enum
         return err_set(e, ERR_INVALID, "is a cursor of another version");
     if (c.route != route)
         return err_set(e, ERR_INVALID, "belongs to another route");
-    if (strcmp(c.scope, scope) != 0)
+    if (scope != NULL && strcmp(c.scope, scope) != 0)
         return err_set(e, ERR_INVALID, "belongs to somebody or something else");
     *out = c;
     return 0;
