@@ -66,12 +66,16 @@ tests: $(TEST_SELECTED) $(if $(filter %e2e %stack,$(subst /test_, ,$(TEST_SELECT
 $(BUILD)/libcommon.a: $(COMMON_OBJ)
 	@rm -f $@ && ar rcs $@ $^
 
+# The fixtures and the tools' modules; as an archive, so that a test takes in only what it uses.
+$(BUILD)/libsupport.a: $(SUPPORT_OBJ) $(TOOLS_OBJ)
+	@rm -f $@ && ar rcs $@ $^
+
 define PROC_RULE
 $$(BUILD)/bin/$(1): $$(call obj,$(1)/main.c) $$(call proc_obj,$(1)) $$(BUILD)/libcommon.a
 	@mkdir -p $$(@D)
 	@echo "  LINK $$@"
 	@$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(PKG_LIBS)
-$$(BUILD)/tests/$(1)/test_%: $$(BUILD)/obj/tests/$(1)/test_%.o $$(call proc_obj,$(1)) $$(SUPPORT_OBJ) $$(TOOLS_OBJ) $$(BUILD)/libcommon.a
+$$(BUILD)/tests/$(1)/test_%: $$(BUILD)/obj/tests/$(1)/test_%.o $$(call proc_obj,$(1)) $$(BUILD)/libsupport.a $$(BUILD)/libcommon.a
 	@mkdir -p $$(@D)
 	@echo "  LINK $$@"
 	@$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(PKG_LIBS) -lcmocka
@@ -84,7 +88,7 @@ $(addprefix $(BUILD)/bin/,$(TOOLS)): $(BUILD)/bin/%: $(BUILD)/obj/tools/main_%.o
 	@$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 # common, tools, e2e: the shared library, the fixtures, the tools' modules, no process
-$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(SUPPORT_OBJ) $(TOOLS_OBJ) $(BUILD)/libcommon.a
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/libsupport.a $(BUILD)/libcommon.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	@$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
