@@ -11,7 +11,6 @@ WEAK const struct route routes_bulk[] = {{0}};
 WEAK const struct route routes_targets[] = {{0}};
 WEAK const struct route routes_feed[] = {{0}};
 WEAK const struct route routes_events[] = {{0}};
-WEAK const struct route routes_keys[] = {{0}};
 
 WEAK struct feed_state *feed_state_new(void)
 {
