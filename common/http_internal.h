@@ -136,10 +136,21 @@ void conn_leave(struct http_conn *c);
 void conn_close(struct http_conn *c);              /* at once; inside enter and leave */
 void conn_check(struct http_conn *c, int64_t now); /* deadlines; inside enter and leave */
 bool conn_is_idle(const struct http_conn *c);
-void conn_early_answer(struct http_conn *c,
-                       struct http_exchange *x); /* cur is answered before its body is read */
 void conn_shut(struct http_conn *c); /* after a closing answer: what else is in work is given up */
 void http_exchange_abandon(struct http_exchange *x); /* its client is gone: tells the user once */
+
+/* http_read.c */
+void conn_take(struct http_conn *c, const char *p,
+               size_t n);              /* reads n bytes; what must wait is kept in pending */
+bool conn_resume(struct http_conn *c); /* goes on with what had to wait; says whether anything moved */
+void conn_drop_current(
+    struct http_conn *c); /* forgets what is being read, which the user has not been given */
+void conn_early_answer(struct http_conn *c,
+                       struct http_exchange *x); /* cur is answered before its body is read */
+
+/* conn_fail() answers by ourselves and closes: what follows on this connection can't be trusted or is not
+ * wanted. */
+void conn_fail(struct http_conn *c, enum problem_code code, const char *why);
 
 /* http_reply.c */
 void conn_flush(struct http_conn *c); /* writes what it can; inside enter and leave */

@@ -2,7 +2,7 @@
  *
  *   clang -std=c11 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -I. -o fuzz_http
  * tests/fuzz/fuzz_http.c \
- *     common/http_{head,chunk,conn,reply,server}.c common/{problem,query,buf,mem,err,clock,names}.c \
+ *     common/http_{head,chunk,conn,read,reply,server}.c common/{problem,query,buf,mem,err,clock,names}.c \
  *     -levent -ljansson -lhttp_parser -lutf8proc
  *   ./fuzz_http -max_len=4096 tests/fuzz/corpus/http
  *
