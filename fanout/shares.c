@@ -128,17 +128,18 @@ static int connect_mongo(struct shares *s, struct err *e)
 
 /* ---- one round; with `turn` held ---- */
 
-static int take_share(struct shares *s, unsigned share, const struct lease *doc, const char *why,
+static int take_share(struct shares *s, unsigned share, const struct lease *doc, bool own, int64_t *epoch,
                       struct err *e)
 {
-    int64_t epoch;
-    int rc = leases_take(&s->leases, share, doc->epoch, &epoch, e);
+    int rc = leases_take(&s->leases, share, doc->epoch, epoch, e);
     if (rc == 1) {
-        set_share(s, share, true, epoch);
         metrics_add(s->o.metrics, M_SHARES, SHARE_TAKEN, 1);
-        log_event(LOG_INFO, "share_taken", LOG_U("share", share), LOG_I("epoch", epoch), LOG_S("why", why));
+        log_event(LOG_INFO, "share_taken", LOG_U("share", share), LOG_I("epoch", *epoch),
+                  LOG_S("why", own          ? "stood under this name"
+                               : doc->epoch ? "lease ran out or was given"
+                                            : "first"));
     }
-    return rc < 0 ? -1 : 0;
+    return rc;
 }
 
 /* What others took meanwhile is no longer held. */
@@ -162,24 +163,39 @@ static unsigned note_lost(struct shares *s, const struct lease docs[SHARES])
     return held;
 }
 
+/* What is taken in one round shows at once, so that the engine looks for the place to read from only once. */
+static void show_taken(struct shares *s, const int64_t epochs[SHARES])
+{
+    pthread_mutex_lock(&s->lock);
+    for (unsigned i = 0; i < SHARES; i++) {
+        if (epochs[i] == 0)
+            continue;
+        s->view.share[i].held = true;
+        s->view.share[i].epoch = epochs[i];
+        s->view.version++;
+    }
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+}
+
 static int take_missing(struct shares *s, const struct lease docs[SHARES], unsigned held, unsigned fair,
                         struct err *e)
 {
     struct shares_view v;
+    int64_t taken[SHARES] = {0}, epoch;
+    int rc = 0;
     shares_look(s, &v);
-    for (unsigned i = 0; i < SHARES; i++) {
+    for (unsigned i = 0; i < SHARES && rc >= 0; i++) {
         bool own = s->first && docs[i].mine;
         if (!docs[i].there || v.share[i].held || !(own || (docs[i].expired && held < fair)))
             continue;
-        if (take_share(s, i, &docs[i],
-                       own             ? "stood under this name"
-                       : docs[i].epoch ? "lease ran out or was given"
-                                       : "first",
-                       e) != 0)
-            return -1;
-        held++;
+        rc = take_share(s, i, &docs[i], own, &epoch, e);
+        if (rc == 1)
+            taken[i] = epoch;
+        held += rc == 1;
     }
-    return 0;
+    show_taken(s, taken);
+    return rc < 0 ? -1 : 0;
 }
 
 static void mark_giving(struct shares *s, unsigned members, unsigned fair)

@@ -471,6 +471,226 @@ static void an_item_that_does_not_read_is_passed_over(void **state)
     assert_int_equal(metrics_get(a.metrics, M_ERRORS, ERROR_OF_CORRUPT), 1);
 }
 
+static void a_progress_of_long_ago_is_replayed_and_harms_nothing(void **state)
+{
+    (void)state;
+    start(&a, "fanout-1");
+    UNTIL(is_ready, &a);
+    rig_edge(&rig, "ann", "p:daily");
+    rig_edge(&rig, "bob", "t:sport");
+    make_timeline("bob");
+    progress_reaches(rig_publish(&rig, 1, "daily", "sport"));
+    make_timeline("ann");
+    rig_publish(&rig, 2, "daily", "sport");
+    progress_reaches(rig_edit_topics(&rig, 1, "sport", "chess"));
+    stop(&a);
+    struct err e = {0};
+    redisReply *r;
+    for (unsigned i = 0; i < 2; i++) {
+        struct rig_keys k = rig_keys(i ? "ann" : "bob");
+        char born[TS_TEXT_SIZE];
+        snprintf(born, sizeof born, "%s", rig_record(&rig, k.bucket, "born"));
+        RIG_OK(e, redis_commandf(rig.redis, &r, &e, "HSET", k.bk, "progress", born, NULL));
+        freeReplyObject(r);
+    }
+    start(&a, "fanout-1");
+    progress_reaches(rig_publish(&rig, 3, "daily", ""));
+    assert_true(rig_holds(&rig, "ann", 2) && rig_holds(&rig, "ann", 3));
+    assert_true(!rig_holds(&rig, "bob", 1) && rig_holds(&rig, "bob", 2) && !rig_holds(&rig, "bob", 3));
+}
+
+static void a_collection_dropped_under_the_tail_makes_records_anew(void **state)
+{
+    (void)state;
+    start(&a, "fanout-1");
+    UNTIL(is_ready, &a);
+    ts_t born = rig_record_ts(&rig, 0, "born");
+    bson_error_t be;
+    assert_true(mongoc_collection_drop(mongo_coll(rig.conn, COLL_USERS), &be));
+    rig_edge(&rig, "ann", "p:daily");
+    progress_reaches(rig_now(&rig));
+    progress_reaches(rig_publish(&rig, 1, "daily", ""));
+    assert_true(rig_record_ts(&rig, 0, "born") > born);
+}
+
+/* ---- anything, in any order ---- */
+
+#define CHAOS_USERS  24
+#define CHAOS_ITEMS  60
+#define CHAOS_TOPICS 5
+
+static struct {
+    bool there, deleted;
+    unsigned publisher, topics; /* topics: bits */
+} items[CHAOS_ITEMS];
+
+static unsigned follows[CHAOS_USERS]; /* bits: three publishers, then topics */
+static unsigned long long seed;
+
+static unsigned any(unsigned n)
+{
+    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+    return (unsigned)(seed >> 33) % n;
+}
+
+static const char *words(unsigned topics)
+{
+    static char out[2][64];
+    static int which;
+    char *s = out[which ^= 1];
+    *s = '\0';
+    for (unsigned i = 0; i < CHAOS_TOPICS; i++) {
+        if (topics & 1u << i)
+            snprintf(s + strlen(s), sizeof out[0] - strlen(s), "topic%u ", i);
+    }
+    return s;
+}
+
+static const char *chaos_user(unsigned u)
+{
+    static char out[32];
+    snprintf(out, sizeof out, "chaos%u", u);
+    return out;
+}
+
+static void chaos_readers(void)
+{
+    char target[32];
+    for (unsigned u = 0; u < CHAOS_USERS; u++) {
+        follows[u] = any(1u << (3 + CHAOS_TOPICS)) & any(1u << (3 + CHAOS_TOPICS));
+        for (unsigned i = 0; i < 3 + CHAOS_TOPICS; i++) {
+            snprintf(target, sizeof target, i < 3 ? "p:pub%u" : "t:topic%u", i < 3 ? i : i - 3);
+            if (follows[u] & 1u << i)
+                rig_edge(&rig, chaos_user(u), target);
+        }
+        make_timeline(chaos_user(u));
+    }
+}
+
+static ts_t chaos_write(void)
+{
+    unsigned i = any(CHAOS_ITEMS), topics = any(1u << CHAOS_TOPICS);
+    char publisher[16];
+    if (!items[i].there) {
+        items[i].there = true;
+        items[i].publisher = any(3);
+        items[i].topics = topics;
+        snprintf(publisher, sizeof publisher, "pub%u", items[i].publisher);
+        return rig_publish(&rig, 1000 + i, publisher, words(topics));
+    }
+    if (items[i].deleted)
+        return 0;
+    if (any(6) == 0) {
+        items[i].deleted = true;
+        return rig_delete(&rig, 1000 + i, words(items[i].topics));
+    }
+    if (any(4) == 0)
+        return rig_edit_title(&rig, 1000 + i, any(2) ? "one" : "two");
+    if (topics == items[i].topics)
+        return 0;
+    ts_t t = rig_edit_topics(&rig, 1000 + i, words(items[i].topics), words(topics));
+    items[i].topics = topics;
+    return t;
+}
+
+static void steal_a_share(void)
+{
+    bson_t *filter = BCON_NEW("_id", BCON_INT32((int32_t)any(SHARES)));
+    bson_t *update = BCON_NEW("$set", "{", "owner", BCON_UTF8("thief"), "expires", BCON_DATE_TIME(0), "}",
+                              "$inc", "{", "epoch", BCON_INT64(1), "}");
+    rig_update(&rig, COLL_SHARES, filter, update);
+    bson_destroy(filter);
+    bson_destroy(update);
+}
+
+static void spoil_a_record(void)
+{
+    char bk[KEY_SIZE];
+    struct err e = {0};
+    redisReply *r;
+    keys_bucket_record(bk, any(BUCKETS));
+    if (rig_record_ts(&rig, 0, "epoch") == 0)
+        return;
+    RIG_OK(e, redis_commandf(rig.redis, &r, &e, "HINCRBY", bk, "n", "1", NULL));
+    freeReplyObject(r);
+}
+
+static void kill_clients(void)
+{
+    struct err e = {0};
+    redisReply *r;
+    RIG_OK(e, redis_commandf(rig.redis, &r, &e, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes", NULL));
+    freeReplyObject(r);
+}
+
+static void disturb(void)
+{
+    struct node *n = any(2) ? &a : &b;
+    switch (any(6)) {
+    case 0:
+        spoil_a_record();
+        break;
+    case 1:
+        steal_a_share();
+        break;
+    case 2:
+        freeReplyObject(rig_command(&rig, "SCRIPT", "FLUSH", NULL));
+        break;
+    case 3:
+        kill_clients();
+        break;
+    default:
+        if (n->engine)
+            stop(n);
+        else
+            start_as(n, n == &a ? "fanout-1" : "fanout-2", 1000, 120);
+    }
+}
+
+static bool chaos_matches(unsigned u, unsigned i)
+{
+    return follows[u] & 1u << items[i].publisher || (follows[u] >> 3 & items[i].topics);
+}
+
+static void compare(unsigned long long first_seed)
+{
+    for (unsigned u = 0; u < CHAOS_USERS; u++) {
+        if (!rig_exists(&rig, chaos_user(u)))
+            fail_msg("seed %llu: the timeline of %s is gone", first_seed, chaos_user(u));
+        for (unsigned i = 0; i < CHAOS_ITEMS; i++) {
+            if (items[i].deleted) /* refused when it is hydrated, wherever its id stands */
+                continue;
+            bool expected = items[i].there && chaos_matches(u, i);
+            if (rig_holds(&rig, chaos_user(u), 1000 + i) != expected)
+                fail_msg("seed %llu: %s %s item %u", first_seed, chaos_user(u),
+                         expected ? "lacks" : "should not hold", i);
+        }
+    }
+}
+
+static void whatever_happens_in_between_the_timelines_end_at_the_truth(void **state)
+{
+    (void)state;
+    const char *given = getenv("FEEDMILL_SEED");
+    unsigned long long first_seed = given ? strtoull(given, NULL, 10) : (unsigned long long)clock_wall_ms();
+    seed = first_seed;
+    print_message("seed %llu\n", first_seed);
+    memset(items, 0, sizeof items);
+    start_as(&a, "fanout-1", 1000, 120);
+    UNTIL(is_ready, &a);
+    chaos_readers();
+    ts_t t = 0;
+    for (int i = 0; i < 400; i++) {
+        t = ts_max(t, chaos_write());
+        if (i % 20 == 19)
+            disturb();
+    }
+    if (!a.engine)
+        start_as(&a, "fanout-1", 1000, 120);
+    progress_reaches(t);
+    compare(first_seed);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, open_rig, close_rig)
@@ -492,6 +712,9 @@ int main(void)
         T(two_fanouts_share_and_every_follower_is_served_once),
         T(a_key_of_another_type_makes_its_share_start_anew_and_stops_nothing),
         T(an_item_that_does_not_read_is_passed_over),
+        T(a_progress_of_long_ago_is_replayed_and_harms_nothing),
+        T(a_collection_dropped_under_the_tail_makes_records_anew),
+        T(whatever_happens_in_between_the_timelines_end_at_the_truth),
     };
     return cmocka_run_group_tests(tests, fixture_group_setup, fixture_group_teardown);
 }
