@@ -32,7 +32,7 @@ struct item_ids *item_ids_new(void)
     pthread_mutex_init(&g->lock, NULL);
     for (int i = 0; i < SETS; i++)
         for (int j = 0; j < WAYS; j++)
-            g->crowds[i][j].published_ms = -1;
+            g->crowds[i][j].published_ms = g->crowds[i][j].ms = -1;
     return g;
 }
 

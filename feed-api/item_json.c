@@ -292,6 +292,20 @@ static int json_depth(const json_t *v, int left)
     return 0;
 }
 
+/* Keys sorted, so that equal objects give equal text. Seventeen digits hold any number, but most are the same
+ * with fifteen and look better: 1.1 instead of 1.1000000000000001. */
+static char *canonical(const json_t *v)
+{
+    char *text = json_dumps(v, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(15));
+    json_t *back = json_loads(text, 0, NULL);
+    if (!json_equal(back, v)) {
+        free(text);
+        text = json_dumps(v, JSON_COMPACT | JSON_SORT_KEYS);
+    }
+    json_decref(back);
+    return text;
+}
+
 static int member_extra(const json_t *v, struct item *it, struct item_problem *p)
 {
     if (!json_is_object(v))
@@ -300,7 +314,7 @@ static int member_extra(const json_t *v, struct item *it, struct item_problem *p
         return wrong(p, "/extra", "must not be nested deeper than %d", EXTRA_DEPTH_MAX);
     if (json_object_size(v) == 0)
         return 0;
-    char *text = json_dumps(v, JSON_COMPACT | JSON_SORT_KEYS);
+    char *text = canonical(v);
     if (strlen(text) > ITEM_EXTRA_MAX) {
         free(text);
         return wrong(p, "/extra", "must have at most %d bytes", ITEM_EXTRA_MAX);

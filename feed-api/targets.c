@@ -16,7 +16,7 @@ static char *read_text(const bson_t *d, const char *key)
     return s != NULL ? mem_strndup(s, n) : NULL;
 }
 
-/* An answer to $set of nothing has no document: then everything stays null and zero. */
+/* d NULL: there is no document, everything stays null and zero. */
 static void from_bson(const bson_t *d, enum target_kind kind, const char *name, struct target *out)
 {
     *out = (struct target){.kind = kind};
