@@ -57,8 +57,8 @@ static void enqueue(struct http_client *c, struct call *k)
     event_active(c->kick, EV_TIMEOUT, 0);
 }
 
-/* The link is of no use any more; its call fails, or goes to another link if it surely was not acted on or
- * may be. */
+/* The call goes to another link when this one was most likely closed before it heard of it, and repeating is
+ * safe. */
 void link_fail(struct link *l, enum err_code code, const char *why)
 {
     struct call *k = l->call;

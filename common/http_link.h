@@ -33,9 +33,9 @@ struct link {
     struct call *call; /* NULL: idle */
     int fd;
     struct event read_ev, write_ev;
-    bool
-        used_before; /* it has carried a call already: a failure may just mean that it was closed meanwhile */
-    bool heard;      /* a byte of this answer came */
+    /* It has carried a call already: a failure may just mean that it was closed meanwhile. */
+    bool used_before;
+    bool heard; /* a byte of this answer came */
     bool complete, keep;
     bool in_value, head_done;
     enum err_code refused; /* what a parser callback found wrong */
@@ -65,7 +65,8 @@ void link_start(struct link *l, struct call *k, bool connected); /* carries k; m
 
 /* http_client.c */
 void call_answered(struct call *k, const struct http_response *r); /* k is gone after it */
-void link_fail(struct link *l, enum err_code code,
-               const char *why); /* l is gone after it; its call fails or is repeated */
+
+/* link_fail() closes l; its call, if any, fails or is repeated. */
+void link_fail(struct link *l, enum err_code code, const char *why);
 
 #endif
