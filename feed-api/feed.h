@@ -22,6 +22,9 @@
 #include "feed-api/rebuild.h"
 #include "feed-api/timeline.h"
 
+/* For one read of Redis; later than that the page comes from MongoDB. */
+#define FEED_REDIS_MS 250
+
 /* What the feed's handlers keep in the process (app->feed). */
 struct feed;
 struct feed_state {
@@ -73,7 +76,6 @@ struct feed {
     item_id floor;     /* at or below it ids come from the store; ITEM_ID_MAX + 1: all do */
     bool ids_to_floor; /* the ids in memory reach down to it */
     struct mutes mutes;
-    bool has_mutes; /* `mutes` is what counts now */
     struct truth *truth;
     struct follow_set follows;
     bool has_follows;
@@ -93,10 +95,14 @@ struct feed {
     bool partial;
 
     /* ranked */
-    char session[CURSOR_SESSION_SIZE];
-    const char *fallback;
+    unsigned page_limit;  /* while gathering: what was asked for */
+    bool graph_known;     /* mutes (and follows, if they are to be checked) are those of now */
+    const char *fallback; /* static; why it is in time order although ranked was asked for */
+    item_id *served;      /* owned, sorted: not to be shown again */
+    size_t n_served;
+    int64_t rank_us; /* clock_mono_us() when the ranker was asked */
 
-    void (*then)(struct feed *f); /* on the loop, after a worker had it */
+    void (*then)(struct feed *f); /* on the loop, when the page is there; NULL: feed_send() */
 };
 
 /* handlers_feed.c, on the loop */
@@ -105,6 +111,8 @@ void feed_to_worker(struct feed *f, void (*work)(struct worker *w, struct feed *
                     void (*then)(struct feed *f));
 void feed_send(struct feed *f); /* answers and frees f */
 void feed_start_latest(struct feed *f);
+void feed_answer(struct feed *f, void (*work)(struct worker *w, struct feed *f));
+void feed_ignore_reply(const redisReply *reply, const struct err *e, void *arg);
 
 /* feed_fill.c */
 void feed_begin_page(struct feed *f, unsigned limit, item_id before);
@@ -125,5 +133,6 @@ ts_t feed_freshness(const struct feed *f);
 
 /* feed_ranked.c, on the loop */
 void feed_start_ranked(struct feed *f);
+void feed_go_on_latest(struct feed *f); /* time order after ranked pages: without what those showed */
 
 #endif

@@ -33,6 +33,12 @@ void feed_drop_page(struct feed *f)
 
 /* ---- bodies ---- */
 
+static int by_id(const void *a, const void *b)
+{
+    item_id x = *(const item_id *)a, y = *(const item_id *)b;
+    return x < y ? -1 : x > y;
+}
+
 /* Why the item is not shown, or -1. */
 static int why_hidden(const struct feed *f, struct content_entry *x)
 {
@@ -40,6 +46,8 @@ static int why_hidden(const struct feed *f, struct content_entry *x)
         return MSK_MISSING;
     if (x->deleted)
         return MSK_DELETED;
+    if (f->n_served && bsearch(&x->id, f->served, f->n_served, sizeof x->id, by_id))
+        return MSK_SERVED;
     if (f->check_follows && !follow_set_matches(&f->follows, x->publisher, x->topics, x->n_topics))
         return MSK_NOT_FOLLOWED;
     if (mutes_hide(&f->mutes, x))

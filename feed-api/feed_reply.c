@@ -16,7 +16,7 @@
 
 ts_t feed_freshness(const struct feed *f)
 {
-    return ts_min(f->ids_time, f->bodies_time);
+    return f->nothing ? tail_position(f->app->tail) : ts_min(f->ids_time, f->bodies_time);
 }
 
 static item_id newest_of(const struct feed *f, ts_t freshness)

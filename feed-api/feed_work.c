@@ -81,15 +81,15 @@ void feed_settle_time(struct worker *w, struct feed *f)
         mongo_conn_after(w->mongo, timeline_time(&f->timeline));
 }
 
-static void take_truth(struct feed *f)
+/* The graph is now that of t, which is taken over. */
+static void take_truth(struct feed *f, struct truth *t)
 {
-    struct truth *t = f->truth;
     mutes_done(&f->mutes);
     mutes_parse(t->mutes, &f->mutes);
-    f->has_mutes = true;
-    f->floor = t->floor;
-    f->ids_to_floor = true;
-    f->ids_time = t->r;
+    if (f->has_follows && !f->truth)
+        follow_set_done(&f->follows);
+    truth_unref(f->truth);
+    f->truth = t;
     /* Borrowed: the truth lives as long. */
     f->follows = t->follows;
     f->has_follows = true;
@@ -99,15 +99,19 @@ static int from_rebuild(struct worker *w, struct feed *f)
 {
     struct err e;
     ts_t least = ts_max(f->asked, tail_position(f->app->tail));
-    if (rebuild_run(f->app->feed->rebuilds, w, f->scope, least, f->asked, &f->truth, &e))
+    struct truth *t;
+    if (rebuild_run(f->app->feed->rebuilds, w, f->scope, least, f->asked, &t, &e))
         return -1;
     if (f->behind)
         metrics_add(f->app->metrics, M_POSITION_WAITS, MPO_REBUILT, 1);
-    if (f->truth->how == MRB_NO_REDIS)
+    if (t->how == MRB_NO_REDIS)
         f->reason = "timelines are unavailable: read from the store";
-    take_truth(f);
+    take_truth(f, t);
+    f->ids_time = t->r;
+    f->floor = t->floor;
+    f->ids_to_floor = true;
     feed_begin_page(f, f->limit, f->cursor.last);
-    page_add_ids(&f->page, f->truth->ids, f->truth->n, f->truth->floor == 0);
+    page_add_ids(&f->page, t->ids, t->n, t->floor == 0);
     return 0;
 }
 
@@ -115,9 +119,10 @@ int feed_load_reader(struct worker *w, struct feed *f)
 {
     struct err e;
     ts_t at = ts_max(f->asked, tail_position(f->app->tail));
-    if (truth_read(w->mongo, f->scope, at, 0, &f->truth, &e))
+    struct truth *t;
+    if (truth_read(w->mongo, f->scope, at, 0, &t, &e))
         return -1;
-    take_truth(f);
+    take_truth(f, t);
     return 0;
 }
 
@@ -127,14 +132,15 @@ static int from_store(struct worker *w, struct feed *f)
     if (f->route == CURSOR_FEED) {
         if (feed_load_reader(w, f))
             return -1;
+        f->ids_time = f->truth->r;
     } else {
         f->ids_time = ts_max(f->asked, tail_position(f->app->tail));
         if (!f->ids_time && mongo_conn_fresh(w->mongo, &f->ids_time, &e))
             return -1;
         mongo_conn_after(w->mongo, f->ids_time);
-        f->floor = ITEM_ID_MAX;
-        f->ids_to_floor = true;
     }
+    f->floor = ITEM_ID_MAX;
+    f->ids_to_floor = true;
     feed_begin_page(f, f->limit, f->cursor.last);
     return 0;
 }

@@ -13,7 +13,6 @@
 #include "feed-api/redis_async.h"
 #include "feed-api/router.h"
 
-#define REDIS_MS       250 /* for the one read of Redis; later than that the page comes from MongoDB */
 #define READ_SLACK     9 /* ids read beyond the limit: the one after the page, and for items that are hidden */
 #define FIRST_WAIT_MS  3 /* before a timeline that is behind a position is looked at again; then: */
 #define LATER_WAIT_MS  10
@@ -64,6 +63,7 @@ static void feed_free(void *p)
     if (f->has_follows && !f->truth)
         follow_set_done(&f->follows);
     truth_unref(f->truth);
+    free(f->served);
     free(f);
 }
 
@@ -230,7 +230,7 @@ static bool wait_for_position(struct feed *f)
     return true;
 }
 
-static void ignore_reply(const redisReply *reply, const struct err *e, void *arg)
+void feed_ignore_reply(const redisReply *reply, const struct err *e, void *arg)
 {
     (void)reply;
     (void)e;
@@ -252,7 +252,8 @@ static void refresh_expiry(struct feed *f)
         {3, {"PEXPIRE", f->read.meta, ms}},
     };
     struct err e;
-    if (redis_async_group(f->app->redis, commands, MEM_COUNT(commands), REDIS_MS, ignore_reply, NULL, &e))
+    if (redis_async_group(f->app->redis, commands, MEM_COUNT(commands), FEED_REDIS_MS, feed_ignore_reply,
+                          NULL, &e))
         return; /* the next read tries again */
 }
 
@@ -261,7 +262,6 @@ void feed_start_latest(struct feed *f)
     f->source = FEED_FROM_TIMELINE;
     mutes_done(&f->mutes);
     mutes_parse(f->timeline.mutes, &f->mutes);
-    f->has_mutes = true;
     f->floor = f->timeline.floor;
     f->ids_to_floor = f->timeline.at_floor;
     f->ids_time = timeline_time(&f->timeline);
@@ -271,20 +271,21 @@ void feed_start_latest(struct feed *f)
 }
 
 /* On the loop as far as caches go, which for most pages is all the way. */
-static void answer_latest(struct feed *f)
+void feed_answer(struct feed *f, void (*work)(struct worker *w, struct feed *f))
 {
+    void (*then)(struct feed * f) = f->then ? f->then : feed_send;
     ts_t tail = tail_position(f->app->tail);
     if (f->asked > tail || !tail_alive(f->app->tail)) {
-        feed_to_worker(f, feed_work, feed_send);
+        feed_to_worker(f, work, then);
         return;
     }
     f->bodies_time = tail;
     if (!feed_fill_cached(f))
-        feed_to_worker(f, feed_work, feed_send);
-    else if (!feed_write(f, false))
-        feed_to_worker(f, feed_finish, feed_send);
+        feed_to_worker(f, work, then);
+    else if (!f->gathering && !feed_write(f, false))
+        feed_to_worker(f, feed_finish, then);
     else
-        feed_send(f);
+        then(f);
 }
 
 static void from_elsewhere(struct feed *f, enum feed_source source, const char *reason)
@@ -327,7 +328,7 @@ static void decide(struct feed *f)
         metrics_add(f->app->metrics, M_POSITION_WAITS, MPO_MET, 1);
     refresh_expiry(f);
     feed_start_latest(f);
-    answer_latest(f);
+    feed_answer(f, feed_work);
 }
 
 static void on_timeline(const redisReply *reply, const struct err *e, void *arg)
@@ -356,7 +357,8 @@ void feed_read_timeline(struct feed *f)
 {
     struct err e;
     timeline_read_init(&f->read, f->scope, f->cursor.last, f->limit + READ_SLACK);
-    if (redis_async_group(f->app->redis, f->read.commands, TIMELINE_COMMANDS, REDIS_MS, on_timeline, f, &e))
+    if (redis_async_group(f->app->redis, f->read.commands, TIMELINE_COMMANDS, FEED_REDIS_MS, on_timeline, f,
+                          &e))
         on_timeline(NULL, &e, f);
 }
 
@@ -367,7 +369,12 @@ static void handle_feed(struct call *c)
     struct feed *f = feed_new(c, CURSOR_FEED);
     if (!f)
         return;
-    feed_read_timeline(f);
+    if (f->order == CURSOR_RANKED)
+        feed_start_ranked(f);
+    else if (f->cursor.chain[0])
+        feed_go_on_latest(f);
+    else
+        feed_read_timeline(f);
 }
 
 static void handle_target(struct call *c, enum cursor_route route, enum target_kind kind)

@@ -63,7 +63,7 @@ static const struct metric_row rows[] = {
                        "source", "timeline,both,store,session"},
     [M_PAGE_ITEMS] = {"feedmill_page_items_total", COUNTER, "Items on feed pages.", NULL, NULL},
     [M_PAGE_SKIPPED] = {"feedmill_page_skipped_total", COUNTER, "Ids left out of pages.", "reason",
-                        "missing,deleted,muted,not_followed"},
+                        "missing,deleted,muted,not_followed,served"},
     [M_PAGE_REFILLS] = {"feedmill_page_refills_total", COUNTER, "Further rounds to fill a page.", NULL, NULL},
     [M_PAGE_UNCACHED] = {"feedmill_page_uncached_total", COUNTER, "Pages that read past the content cache.",
                          NULL, NULL},

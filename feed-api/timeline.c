@@ -42,7 +42,7 @@ static int check_shape(const redisReply *reply, struct err *e)
         size_t elements;
     } want[TIMELINE_COMMANDS] = {
         {REDIS_REPLY_ARRAY, 2}, {REDIS_REPLY_ARRAY, 4}, {REDIS_REPLY_STRING, 0}, {REDIS_REPLY_ARRAY, 0}};
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != TIMELINE_COMMANDS)
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements < TIMELINE_COMMANDS)
         return err_set(e, ERR_CORRUPT, "a timeline's reply has another shape");
     for (size_t i = 0; i < TIMELINE_COMMANDS; i++) {
         const redisReply *r = element(reply, i);

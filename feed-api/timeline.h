@@ -44,9 +44,9 @@ struct timeline {
     bool at_floor; /* nothing more lies between the last of ids and the floor */
 };
 
-/* timeline_parse() reads the reply of r's commands. ERR_UNAVAILABLE when one of them is an error, ERR_CORRUPT
- * when something is not as it is written by us: the caller then treats the timeline as absent.
- * timeline_done() frees and zeroes. */
+/* timeline_parse() reads the reply of r's commands (what follows them in the reply is left alone).
+ * ERR_UNAVAILABLE when one of them is an error, ERR_CORRUPT when something is not as it is written by us: the
+ * caller then treats the timeline as absent. timeline_done() frees and zeroes. */
 int timeline_parse(const redisReply *reply, const struct timeline_read *r, struct timeline *out,
                    struct err *e) MUST_USE;
 void timeline_done(struct timeline *t);
