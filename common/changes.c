@@ -206,13 +206,23 @@ static int settle_start(struct changes *c, ts_t start, struct err *e)
     return 0;
 }
 
+/* A bson_iter_t wants more alignment than malloc gives. */
+static struct changes *changes_alloc(void)
+{
+    struct changes *c = aligned_alloc(_Alignof(struct changes), sizeof *c);
+    if (c == NULL)
+        abort();
+    memset(c, 0, sizeof *c);
+    return c;
+}
+
 int changes_open(struct changes **out, const struct changes_options *o, struct err *e)
 {
     assert(o->wait_ms >= 0 && o->wait_ms <= WAIT_MAX_MS);
     struct mongo_conn *conn = NULL;
     if (mongo_conn_get(o->mongo, &conn, e) < 0)
         return -1;
-    struct changes *c = mem_zero(1, sizeof *c);
+    struct changes *c = changes_alloc();
     c->conn = conn;
     c->instance = mem_strdup(o->instance);
     c->kinds = o->kinds;
