@@ -1,0 +1,848 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/buf.h"
+#include "common/keys.h"
+#include "common/mem.h"
+#include "common/redis.h"
+#include "common/ts.h"
+#include "tests/support/fixture.h"
+#include "tests/support/timeline_model.h"
+
+#define BUCKET 7
+
+struct world {
+    struct fixture *fixture;
+    struct redis *redis;
+};
+
+static int group_setup(void **state)
+{
+    struct world *w = mem_zero(1, sizeof *w);
+    struct redis_address a;
+    struct err e = {0};
+    w->fixture = fixture_new(FIXTURE_REDIS);
+    if (redis_address_parse(fixture_redis_address(w->fixture), &a, &e) < 0)
+        fail_msg("%s", e.msg);
+    w->redis = redis_new(&a, 5000);
+    *state = w;
+    return 0;
+}
+
+static int group_teardown(void **state)
+{
+    struct world *w = *state;
+    redis_free(w->redis);
+    fixture_free(w->fixture);
+    free(w);
+    return 0;
+}
+
+/* ---- texts: times, keys; good until 16 more were made ---- */
+
+static char *slot(void)
+{
+    static char slots[16][KEY_SIZE];
+    static unsigned next;
+    return slots[next++ % 16];
+}
+
+static const char *T(ts_t t)
+{
+    char *s = slot();
+    ts_format(t, s);
+    return s;
+}
+
+static const char *tl(const char *user)
+{
+    char *s = slot();
+    keys_timeline(s, BUCKET, user);
+    return s;
+}
+
+static const char *pf(const char *user)
+{
+    char *s = slot();
+    keys_timeline_meta(s, BUCKET, user);
+    return s;
+}
+
+static const char *bk(unsigned bucket)
+{
+    char *s = slot();
+    keys_bucket_record(s, bucket);
+    return s;
+}
+
+static const char *num(long long v)
+{
+    char *s = slot();
+    snprintf(s, KEY_SIZE, "%lld", v);
+    return s;
+}
+
+/* ---- calling ---- */
+
+#define ARGS_MAX     600
+#define CALL(s, ...) call(w, s, (const char *[]){__VA_ARGS__, NULL})
+
+static redisReply *command(struct world *w, const char *const *argv)
+{
+    int argc = 0;
+    while (argv[argc] != NULL)
+        argc++;
+    redisReply *r = NULL;
+    struct err e = {0};
+    if (redis_command(w->redis, &r, argc, (const char **)argv, NULL, &e) < 0)
+        fail_msg("%s: %s", argv[0], e.msg);
+    return r;
+}
+
+#define COMMAND(...) command(w, (const char *[]){__VA_ARGS__, NULL})
+
+static void run(struct world *w, const char *const *argv)
+{
+    freeReplyObject(command(w, argv));
+}
+
+#define RUN(...) run(w, (const char *[]){__VA_ARGS__, NULL})
+
+static long long integer(struct world *w, const char *const *argv)
+{
+    redisReply *r = command(w, argv);
+    assert_int_equal(r->type, REDIS_REPLY_INTEGER);
+    long long v = r->integer;
+    freeReplyObject(r);
+    return v;
+}
+
+#define INTEGER(...) integer(w, (const char *[]){__VA_ARGS__, NULL})
+
+/* A string reply, "" for none; good like slot(). */
+static const char *text(struct world *w, const char *const *argv)
+{
+    redisReply *r = command(w, argv);
+    char *s = slot();
+    snprintf(s, KEY_SIZE, "%s", r->type == REDIS_REPLY_NIL ? "" : r->str);
+    freeReplyObject(r);
+    return s;
+}
+
+#define TEXT(...) text(w, (const char *[]){__VA_ARGS__, NULL})
+
+/* argv: number of keys, keys, arguments. Answers the reply. */
+static redisReply *call(struct world *w, enum script s, const char *const *argv)
+{
+    int argc = 0;
+    while (argv[argc + 1] != NULL)
+        argc++;
+    redisReply *r = NULL;
+    struct err e = {0};
+    if (redis_script(w->redis, &r, s, atoi(argv[0]), argc, (const char **)argv + 1, NULL, &e) < 0)
+        fail_msg("%s: %s", script_name(s), e.msg);
+    return r;
+}
+
+/* The answer of a script of one group. */
+static long long one(redisReply *r)
+{
+    assert_int_equal(r->type, REDIS_REPLY_ARRAY);
+    assert_int_equal(r->elements, 1);
+    long long v = r->element[0]->integer;
+    freeReplyObject(r);
+    return v;
+}
+
+/* {answer, time} of adopt and build. */
+static long long answer(redisReply *r, ts_t *t)
+{
+    struct err e = {0};
+    assert_int_equal(r->type, REDIS_REPLY_ARRAY);
+    long long v = r->element[0]->integer;
+    if (t != NULL && r->elements > 1 && ts_parse(r->element[1]->str, t, &e) < 0)
+        fail_msg("%s", e.msg);
+    freeReplyObject(r);
+    return v;
+}
+
+static long long plain(redisReply *r)
+{
+    assert_int_equal(r->type, REDIS_REPLY_INTEGER);
+    long long v = r->integer;
+    freeReplyObject(r);
+    return v;
+}
+
+static long long adopt(struct world *w, ts_t epoch, ts_t now, bool reset, ts_t *progress)
+{
+    return answer(CALL(SCRIPT_ADOPT, "1", bk(BUCKET), T(epoch), T(now), reset ? "1" : "0"), progress);
+}
+
+static long long build(struct world *w, const char *user, ts_t least, const char *token, ts_t *r)
+{
+    return answer(CALL(SCRIPT_BUILD, "3", tl(user), pf(user), bk(BUCKET), T(least), token, "60000"), r);
+}
+
+/* ids: newest first, ended by 0. */
+static long long finish_ids(struct world *w, const char *user, const char *token, long long floor, int cap,
+                            const long long *ids)
+{
+    const char *argv[ARGS_MAX] = {"2",      tl(user), pf(user),          token,       num(floor), num(-floor),
+                                  num(cap), "60000",  "p:muted\nw:word", "1700000000"};
+    char texts[ARGS_MAX][24];
+    int n = 10;
+    for (int i = 0; ids[i] != 0; i++) {
+        snprintf(texts[n], sizeof texts[n], "-%lld", ids[i]);
+        snprintf(texts[n + 1], sizeof texts[n], "%lld", ids[i]);
+        argv[n] = texts[n];
+        argv[n + 1] = texts[n + 1];
+        n += 2;
+        assert_true(n < ARGS_MAX - 2);
+    }
+    return plain(call(w, SCRIPT_FINISH, argv));
+}
+
+#define FINISH(user, token, floor, cap, ...)                                                                 \
+    finish_ids(w, user, token, floor, cap, (const long long[]){__VA_ARGS__})
+
+static long long deliver(struct world *w, ts_t t, long long id, ts_t epoch, long long n, const char *user)
+{
+    return one(CALL(SCRIPT_DELIVER, "2", bk(BUCKET), tl(user), T(t), num(id), num(-id), "8", "11", T(epoch),
+                    num(n), "1"));
+}
+
+static long long take_out(struct world *w, ts_t t, long long id, ts_t epoch, long long n, const char *user)
+{
+    return one(CALL(SCRIPT_REMOVE, "2", bk(BUCKET), tl(user), T(t), num(id), T(epoch), num(n), "1"));
+}
+
+static long long drop(struct world *w, ts_t t, ts_t epoch, long long n, const char *user)
+{
+    return one(CALL(SCRIPT_DROP, "2", bk(BUCKET), tl(user), T(t), T(epoch), num(n), "1"));
+}
+
+static long long progress(struct world *w, ts_t t, ts_t epoch, long long n)
+{
+    return one(CALL(SCRIPT_PROGRESS, "1", bk(BUCKET), T(t), T(epoch), num(n), "0"));
+}
+
+/* The members of a timeline, newest first: "9 7 f3" (the floor is 3). */
+static const char *members(struct world *w, const char *user)
+{
+    redisReply *r = COMMAND("ZRANGE", tl(user), "0", "-1", "WITHSCORES");
+    static char out[8192];
+    size_t len = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i + 1 < r->elements; i += 2) {
+        const char *member = r->element[i]->str, *score = r->element[i + 1]->str;
+        bool f = strcmp(member, "f") == 0;
+        if (!f) {
+            assert_int_equal(score[0], '-');
+            assert_string_equal(score + 1, member);
+        }
+        len += (size_t)snprintf(out + len, sizeof out - len, "%s%s%s", len ? " " : "", f ? "f" : "",
+                                f ? (score[0] == '-' ? score + 1 : score) : member);
+    }
+    freeReplyObject(r);
+    return out;
+}
+
+static const char *record(struct world *w, const char *field)
+{
+    return TEXT("HGET", bk(BUCKET), field);
+}
+
+/* Everything that Redis holds, to see that nothing changed. The caller frees. */
+static char *snapshot(struct world *w)
+{
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    redisReply *keys = COMMAND("KEYS", "*");
+    for (size_t round = 0; round < keys->elements; round++)
+        for (size_t i = 0; i + 1 < keys->elements; i++)
+            if (strcmp(keys->element[i]->str, keys->element[i + 1]->str) > 0) {
+                redisReply *swap = keys->element[i];
+                keys->element[i] = keys->element[i + 1];
+                keys->element[i + 1] = swap;
+            }
+    for (size_t i = 0; i < keys->elements; i++) {
+        redisReply *dump = COMMAND("DUMP", keys->element[i]->str);
+        buf_add_str(&b, keys->element[i]->str);
+        for (size_t j = 0; j < dump->len; j++)
+            buf_printf(&b, "%02x", (unsigned char)dump->str[j]);
+        freeReplyObject(dump);
+    }
+    freeReplyObject(keys);
+    return buf_take(&b);
+}
+
+/* An empty Redis with a record: epoch 1, n 0, everything at time 10; and a ready timeline of user "u" with R
+ * = 20. */
+static int setup(void **state)
+{
+    struct world *w = *state;
+    RUN("FLUSHALL");
+    RUN("CONFIG", "SET", "zset-max-listpack-entries", "128");
+    assert_int_equal(adopt(w, 1, 10, false, NULL), 2);
+    return 0;
+}
+
+static void ready(struct world *w, const char *user, ts_t least)
+{
+    assert_int_equal(build(w, user, least, "token", NULL), 1);
+    assert_int_equal(FINISH(user, "token", 0, 8, 0), 1);
+}
+
+/* ---- deliver ---- */
+
+static void an_item_is_delivered_where_a_timeline_is_and_nowhere_else(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    assert_int_equal(one(CALL(SCRIPT_DELIVER, "3", bk(BUCKET), tl("absent"), tl("u"), T(30), "500", "-500",
+                              "8", "11", T(1), "0", "2")),
+                     1);
+    assert_string_equal(members(w, "u"), "500 f0");
+    assert_int_equal(INTEGER("EXISTS", tl("absent"), pf("absent")), 0);
+    assert_string_equal(record(w, "n"), "1");
+    assert_string_equal(record(w, "seen"), T(30));
+}
+
+static void another_epoch_or_count_is_refused_and_changes_nothing(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    assert_int_equal(deliver(w, 30, 500, 1, 0, "u"), 1);
+    char *before = snapshot(w);
+    static const struct {
+        ts_t epoch;
+        long long n;
+    } wrong[] = {{1, 0}, {1, 2}, {2, 1}, {0, 1}};
+    for (size_t i = 0; i < MEM_COUNT(wrong); i++) {
+        assert_int_equal(deliver(w, 40, 600, wrong[i].epoch, wrong[i].n, "u"), 0);
+        assert_int_equal(take_out(w, 40, 500, wrong[i].epoch, wrong[i].n, "u"), 0);
+        assert_int_equal(drop(w, 40, wrong[i].epoch, wrong[i].n, "u"), 0);
+        assert_int_equal(progress(w, 40, wrong[i].epoch, wrong[i].n), 0);
+        char *after = snapshot(w);
+        assert_string_equal(after, before);
+        free(after);
+    }
+    free(before);
+}
+
+static void without_a_record_everything_is_refused(void **state)
+{
+    struct world *w = *state;
+    RUN("FLUSHALL");
+    assert_int_equal(deliver(w, 40, 600, 1, 0, "u"), 0);
+    assert_int_equal(progress(w, 40, 1, 0), 0);
+    assert_int_equal(INTEGER("DBSIZE"), 0);
+}
+
+static void a_refused_group_does_not_harm_the_others_of_its_call(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    assert_int_equal(answer(CALL(SCRIPT_ADOPT, "1", bk(8), T(5), T(10), "0"), NULL), 2);
+    redisReply *r = CALL(SCRIPT_DELIVER, "5", bk(8), bk(9), tl("x"), bk(BUCKET), tl("u"), T(30), "500",
+                         "-500", "8", "11", T(4), "0", "0", T(1), "0", "1", T(1), "0", "1");
+    assert_int_equal(r->elements, 3);
+    assert_int_equal(r->element[0]->integer, 0); /* an older epoch */
+    assert_int_equal(r->element[1]->integer, 0); /* no record */
+    assert_int_equal(r->element[2]->integer, 1);
+    freeReplyObject(r);
+    assert_string_equal(members(w, "u"), "500 f0");
+    assert_int_equal(INTEGER("EXISTS", bk(9)), 0);
+}
+
+static void what_a_rebuild_has_seen_is_not_delivered_again(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    ready(w, "later", 40); /* the stamp is 40: for u each one is looked at */
+    long long n = 0;
+    assert_int_equal(deliver(w, 19, 100, 1, n++, "u"), 1);
+    assert_int_equal(deliver(w, 20, 200, 1, n++, "u"), 1);
+    assert_string_equal(members(w, "u"), "f0");
+    assert_int_equal(deliver(w, 21, 300, 1, n++, "u"), 1);
+    assert_int_equal(deliver(w, 40, 400, 1, n++, "u"), 1);
+    assert_int_equal(deliver(w, 40, 400, 1, n++, "later"), 1);
+    assert_string_equal(members(w, "u"), "400 300 f0");
+    assert_string_equal(members(w, "later"), "f0");
+    assert_int_equal(deliver(w, 41, 500, 1, n++, "later"), 1);
+    assert_string_equal(members(w, "later"), "500 f0");
+}
+
+static void a_timeline_without_its_meta_is_not_looked_into(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    ready(w, "later", 40);
+    RUN("DEL", pf("u"));
+    assert_int_equal(deliver(w, 30, 500, 1, 0, "u"), 1);
+    assert_string_equal(members(w, "u"), "f0");
+}
+
+static void delivering_again_changes_nothing(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    assert_int_equal(deliver(w, 30, 500, 1, 0, "u"), 1);
+    assert_int_equal(deliver(w, 30, 500, 1, 1, "u"), 1);
+    assert_string_equal(members(w, "u"), "500 f0");
+}
+
+static void seen_rises_also_where_every_timeline_was_absent(void **state)
+{
+    struct world *w = *state;
+    ts_t r = 0;
+    assert_int_equal(deliver(w, 30, 500, 1, 0, "absent"), 1);
+    assert_int_equal(deliver(w, 25, 400, 1, 1, "absent"), 1);
+    assert_string_equal(record(w, "seen"), T(30));
+    assert_int_equal(build(w, "absent", 20, "token", &r), 1);
+    assert_int_equal(r, 30);
+}
+
+static void the_count_goes_on_beyond_32_bits(void **state)
+{
+    struct world *w = *state;
+    RUN("HSET", bk(BUCKET), "n", "4294967295");
+    assert_int_equal(progress(w, 30, 1, 4294967295LL), 1);
+    assert_string_equal(record(w, "n"), "4294967296");
+    RUN("HSET", bk(BUCKET), "n", "9007199254740000");
+    assert_int_equal(progress(w, 31, 1, 9007199254740000LL), 1);
+    assert_string_equal(record(w, "n"), "9007199254740001");
+}
+
+/* ---- trimming ---- */
+
+static void a_full_timeline_is_trimmed_and_its_floor_rises_to_the_largest_removed(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    for (int i = 0; i < 10; i++) /* with the floor: 11 members, which is high */
+        assert_int_equal(deliver(w, 30 + (ts_t)i, 100 + i, 1, i, "u"), 1);
+    assert_string_equal(members(w, "u"), "109 108 107 106 105 104 103 102 101 100 f0");
+    assert_int_equal(deliver(w, 40, 110, 1, 10, "u"), 1);
+    assert_string_equal(members(w, "u"), "110 109 108 107 106 105 104 103 102 f101");
+}
+
+static void a_late_item_takes_its_place_and_below_the_floor_it_goes_with_the_next_trim(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(FINISH("u", "token", 50, 8, 80, 70, 60, 0), 1);
+    assert_string_equal(members(w, "u"), "80 70 60 f50");
+    long long n = 0;
+    assert_int_equal(deliver(w, 30, 65, 1, n++, "u"), 1);
+    assert_int_equal(deliver(w, 31, 40, 1, n++, "u"), 1);
+    assert_int_equal(deliver(w, 32, 30, 1, n++, "u"), 1);
+    assert_string_equal(members(w, "u"), "80 70 65 60 f50 40 30");
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(deliver(w, 33 + (ts_t)i, 90 + i, 1, n++, "u"), 1);
+    assert_string_equal(members(w, "u"), "93 92 91 90 80 70 65 60 f50 40 30");
+    /* The floor is the first of what goes, so it stays where it is. */
+    assert_int_equal(deliver(w, 40, 94, 1, n++, "u"), 1);
+    assert_string_equal(members(w, "u"), "94 93 92 91 90 80 70 65 60 f50");
+}
+
+static void trimming_only_what_lies_below_the_floor_leaves_the_floor(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(FINISH("u", "token", 50, 8, 60, 0), 1);
+    long long n = 0;
+    for (int i = 0; i < 9; i++)
+        assert_int_equal(deliver(w, 30 + (ts_t)i, 40 - i, 1, n++, "u"), 1);
+    assert_int_equal(INTEGER("ZCARD", tl("u")), 11);
+    assert_int_equal(deliver(w, 50, 70, 1, n++, "u"), 1);
+    assert_string_equal(members(w, "u"), "70 60 f50 40 39 38 37 36 35");
+}
+
+static void p11_a_timeline_never_outgrows_its_compact_encoding(void **state)
+{
+    struct world *w = *state;
+    unsigned seed = 4711;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    long long n = 0;
+    long long base = 1800000000000LL << 11;
+    for (int i = 0; i < 700; i++) {
+        long long id = base + rand_r(&seed) % 100000;
+        if (i == 126) { /* full, and still being built: a whole page of others comes on top */
+            long long ids[121];
+            for (int k = 0; k < 120; k++)
+                ids[k] = base + 200000 - k;
+            ids[120] = 0;
+            assert_int_equal(finish_ids(w, "u", "token", base - 5, 120, ids), 1);
+            assert_int_equal(INTEGER("ZCARD", tl("u")), 121);
+        }
+        assert_int_equal(one(CALL(SCRIPT_DELIVER, "2", bk(BUCKET), tl("u"), T(30 + (ts_t)i), num(id),
+                                  num(-id), "120", "127", T(1), num(n++), "1")),
+                         1);
+        assert_true(INTEGER("ZCARD", tl("u")) <= 127);
+        assert_string_equal(TEXT("OBJECT", "ENCODING", tl("u")), "listpack");
+    }
+}
+
+static void the_largest_ids_keep_all_their_digits(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(FINISH("u", "token", 9007199254740980LL, 8, 9007199254740983LL, 9007199254740981LL, 0),
+                     1);
+    assert_int_equal(deliver(w, 30, 9007199254740991LL, 1, 0, "u"), 1);
+    assert_string_equal(members(w, "u"),
+                        "9007199254740991 9007199254740983 9007199254740981 f9007199254740980");
+    for (int i = 1; i < 8; i++)
+        assert_int_equal(deliver(w, 30, 9007199254740991LL - i, 1, i, "u"), 1);
+    assert_int_equal(deliver(w, 31, 9007199254740982LL, 1, 8, "u"), 1);
+    assert_string_equal(TEXT("ZSCORE", tl("u"), "f"), "-9007199254740983");
+}
+
+/* ---- remove, drop, progress ---- */
+
+static void a_removed_item_goes_where_the_removal_is_newer_than_the_rebuild(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(FINISH("u", "token", 0, 8, 60, 50, 0), 1);
+    long long n = 0;
+    assert_int_equal(take_out(w, 20, 60, 1, n++, "u"), 1);
+    assert_string_equal(members(w, "u"), "60 50 f0");
+    assert_int_equal(take_out(w, 21, 60, 1, n++, "u"), 1);
+    assert_string_equal(members(w, "u"), "50 f0");
+    assert_int_equal(take_out(w, 22, 99, 1, n++, "u"), 1);
+    assert_int_equal(take_out(w, 22, 50, 1, n++, "absent"), 1);
+    assert_string_equal(members(w, "u"), "50 f0");
+}
+
+static void a_removal_ends_a_rebuild_that_may_have_read_before_it(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(take_out(w, 20, 60, 1, 0, "u"), 1); /* the read at 20 sees this one */
+    assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u")), 2);
+    assert_int_equal(take_out(w, 21, 60, 1, 1, "u"), 1);
+    assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u")), 0);
+    assert_int_equal(FINISH("u", "token", 0, 8, 60, 0), 0);
+    assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u")), 0);
+}
+
+static void a_drop_takes_what_is_older_and_leaves_what_has_seen_it(void **state)
+{
+    struct world *w = *state;
+    ready(w, "old", 20);
+    ready(w, "new", 40);
+    assert_int_equal(
+        one(CALL(SCRIPT_DROP, "4", bk(BUCKET), tl("old"), tl("new"), tl("absent"), T(40), T(1), "0", "3")),
+        1);
+    assert_int_equal(INTEGER("EXISTS", tl("old"), pf("old")), 0);
+    assert_int_equal(INTEGER("EXISTS", tl("new"), pf("new")), 2);
+    ts_t r = 0;
+    assert_int_equal(drop(w, 50, 1, 1, "new"), 1);
+    assert_int_equal(build(w, "new", 45, "token", &r), 1);
+    assert_int_equal(r, 50); /* never again older than the drop */
+}
+
+static void a_drop_takes_half_a_timeline_too(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    RUN("DEL", pf("u"));
+    assert_int_equal(drop(w, 5, 1, 0, "u"), 1);
+    assert_int_equal(INTEGER("EXISTS", tl("u")), 0);
+}
+
+static void progress_never_goes_back(void **state)
+{
+    struct world *w = *state;
+    assert_string_equal(record(w, "progress"), T(10));
+    assert_int_equal(progress(w, 30, 1, 0), 1);
+    assert_string_equal(record(w, "progress"), T(30));
+    assert_int_equal(progress(w, 29, 1, 1), 1);
+    assert_string_equal(record(w, "progress"), T(30));
+    assert_string_equal(record(w, "n"), "2");
+    /* In the order of 64 bits, not of doubles. */
+    ts_t t = ts_make(1800000000, 1);
+    assert_int_equal(progress(w, t, 1, 2), 1);
+    assert_int_equal(progress(w, t + 1, 1, 3), 1);
+    assert_int_equal(progress(w, t, 1, 4), 1);
+    assert_string_equal(record(w, "progress"), T(t + 1));
+}
+
+/* ---- adopt ---- */
+
+static void a_new_owner_takes_the_record_over_at_its_progress(void **state)
+{
+    struct world *w = *state;
+    ts_t p = 0;
+    assert_int_equal(progress(w, 30, 1, 0), 1);
+    assert_int_equal(adopt(w, 2, 99, false, &p), 1);
+    assert_int_equal(p, 30);
+    assert_string_equal(record(w, "n"), "0");
+    assert_string_equal(record(w, "epoch"), T(2));
+    assert_string_equal(record(w, "born"), T(10));
+    assert_string_equal(record(w, "seen"), T(30));
+    assert_int_equal(progress(w, 31, 1, 1), 0); /* the old one is out */
+    assert_int_equal(progress(w, 31, 2, 0), 1);
+}
+
+static void an_owner_that_was_replaced_can_not_adopt(void **state)
+{
+    struct world *w = *state;
+    ts_t p = 0;
+    assert_int_equal(adopt(w, 5, 20, false, NULL), 1);
+    char *before = snapshot(w);
+    assert_int_equal(adopt(w, 4, 30, false, &p), 0);
+    assert_int_equal(adopt(w, 4, 30, true, &p), 0);
+    char *after = snapshot(w);
+    assert_string_equal(before, after);
+    free(before);
+    free(after);
+    assert_int_equal(adopt(w, 5, 30, false, &p), 1);
+}
+
+static void a_lost_log_makes_the_record_anew_and_older_timelines_count_as_absent(void **state)
+{
+    struct world *w = *state;
+    ts_t p = 0, r = 0;
+    ready(w, "u", 20);
+    ready(w, "later", 60);
+    assert_int_equal(adopt(w, 2, 50, true, &p), 2);
+    assert_int_equal(p, 50);
+    assert_string_equal(record(w, "born"), T(50));
+    assert_string_equal(record(w, "progress"), T(50));
+    /* What `later` has seen is not delivered to it, though the record is younger than its R. */
+    assert_string_equal(record(w, "stamp"), T(60));
+    assert_int_equal(deliver(w, 55, 500, 2, 0, "later"), 1);
+    assert_string_equal(members(w, "later"), "f0");
+    assert_int_equal(build(w, "u", 20, "token", &r), 1);
+    assert_int_equal(r, 60);
+    assert_int_equal(build(w, "later", 20, "token", &r), 2);
+    assert_int_equal(r, 60);
+}
+
+static void half_a_record_is_made_anew(void **state)
+{
+    struct world *w = *state;
+    ts_t p = 0;
+    RUN("HDEL", bk(BUCKET), "progress");
+    assert_int_equal(adopt(w, 2, 50, false, &p), 2);
+    assert_int_equal(p, 50);
+    assert_int_equal(progress(w, 60, 2, 0), 1);
+    assert_string_equal(record(w, "progress"), T(60));
+}
+
+/* ---- build and finish ---- */
+
+static void a_rebuild_reads_at_the_latest_of_what_was_asked_stamped_and_seen(void **state)
+{
+    struct world *w = *state;
+    ts_t r = 0;
+    assert_int_equal(build(w, "a", 5, "token", &r), 1);
+    assert_int_equal(r, 10);
+    assert_int_equal(build(w, "b", 40, "token", &r), 1);
+    assert_int_equal(r, 40);
+    assert_string_equal(record(w, "stamp"), T(40));
+    assert_int_equal(deliver(w, 70, 1, 1, 0, "absent"), 1);
+    assert_int_equal(build(w, "c", 50, "token", &r), 1);
+    assert_int_equal(r, 70);
+    assert_string_equal(record(w, "stamp"), T(70));
+}
+
+static void a_rebuild_says_who_is_there_already(void **state)
+{
+    struct world *w = *state;
+    ts_t r = 0;
+    assert_int_equal(build(w, "u", 20, "first", &r), 1);
+    assert_int_equal(build(w, "u", 20, "second", &r), 0);
+    assert_int_equal(r, 20);
+    assert_int_equal(build(w, "u", 15, "second", &r), 0);
+    assert_int_equal(FINISH("u", "first", 0, 8, 0), 1);
+    assert_int_equal(build(w, "u", 20, "second", &r), 2);
+    assert_int_equal(r, 20);
+    assert_int_equal(build(w, "u", 21, "second", &r), 1); /* not new enough */
+    assert_int_equal(r, 21);
+    assert_int_equal(build(w, "u", 30, "third", &r), 1); /* nor is the one being built */
+    assert_int_equal(FINISH("u", "second", 0, 8, 0), 0);
+    assert_int_equal(FINISH("u", "third", 0, 8, 0), 1);
+}
+
+static void without_a_record_nothing_is_built(void **state)
+{
+    struct world *w = *state;
+    RUN("DEL", bk(BUCKET));
+    assert_int_equal(build(w, "u", 20, "token", NULL), -1);
+    assert_int_equal(INTEGER("DBSIZE"), 0);
+}
+
+static void half_a_timeline_is_built_again(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    RUN("DEL", tl("u"));
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(FINISH("u", "token", 0, 8, 0), 1);
+    RUN("DEL", pf("u"));
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+}
+
+static void a_finished_timeline_is_ready_with_its_mutes_and_its_expiry(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_string_equal(TEXT("HGET", pf("u"), "st"), "b");
+    assert_true(INTEGER("PTTL", tl("u")) > 0);
+    assert_true(INTEGER("PTTL", pf("u")) > 0);
+    RUN("PEXPIRE", tl("u"), "1000");
+    RUN("PEXPIRE", pf("u"), "1000");
+    assert_int_equal(FINISH("u", "token", 3, 8, 9, 7, 5, 0), 1);
+    assert_string_equal(members(w, "u"), "9 7 5 f3");
+    assert_string_equal(TEXT("HGET", pf("u"), "st"), "r");
+    assert_string_equal(TEXT("HGET", pf("u"), "r"), T(20));
+    assert_string_equal(TEXT("HGET", pf("u"), "m"), "p:muted\nw:word");
+    assert_string_equal(TEXT("HGET", pf("u"), "x"), "1700000000");
+    assert_string_equal(TEXT("HGET", pf("u"), "tk"), "");
+    assert_true(INTEGER("PTTL", tl("u")) > 1000);
+    assert_true(INTEGER("PTTL", pf("u")) > 1000);
+}
+
+static void without_its_token_a_rebuild_ends_and_changes_nothing(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(FINISH("u", "token", 0, 8, 9, 0), 1);
+    char *before = snapshot(w);
+    assert_int_equal(FINISH("u", "token", 0, 8, 99, 0), 0); /* twice */
+    assert_int_equal(FINISH("u", "other", 0, 8, 99, 0), 0);
+    assert_int_equal(FINISH("nobody", "token", 0, 8, 99, 0), 0);
+    char *after = snapshot(w);
+    assert_string_equal(before, after);
+    free(before);
+    free(after);
+    assert_int_equal(build(w, "u", 30, "again", NULL), 1);
+    RUN("DEL", tl("u"));
+    assert_int_equal(FINISH("u", "again", 0, 8, 99, 0), 0);
+}
+
+static void what_is_delivered_during_a_rebuild_survives_it(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(deliver(w, 21, 80, 1, 0, "u"), 1);
+    assert_int_equal(deliver(w, 22, 55, 1, 1, "u"), 1);
+    assert_int_equal(deliver(w, 23, 10, 1, 2, "u"), 1);
+    assert_int_equal(FINISH("u", "token", 40, 8, 70, 60, 50, 0), 1);
+    assert_string_equal(members(w, "u"), "80 70 60 55 50 f40");
+}
+
+static void the_floors_of_a_rebuild_and_of_what_was_trimmed_meanwhile_merge_to_the_higher(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    for (int i = 0; i < 11; i++) /* trims once: the floor is the third smallest */
+        assert_int_equal(deliver(w, 21 + (ts_t)i, 100 + i, 1, i, "u"), 1);
+    assert_string_equal(members(w, "u"), "110 109 108 107 106 105 104 103 102 f101");
+    assert_int_equal(FINISH("u", "token", 40, 8, 105, 95, 90, 0), 1);
+    assert_string_equal(members(w, "u"), "110 109 108 107 106 105 104 103 f102");
+}
+
+static void more_than_the_cap_is_cut_and_raises_the_floor(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(FINISH("u", "token", 0, 8, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 0), 1);
+    assert_string_equal(members(w, "u"), "20 19 18 17 16 15 14 13 f12");
+}
+
+static void a_timeline_of_a_thousand_is_finished_too(void **state)
+{
+    struct world *w = *state;
+    enum { N = 280 };
+    long long ids[N + 1];
+    for (int i = 0; i < N; i++)
+        ids[i] = 1000 - i;
+    ids[N] = 0;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(finish_ids(w, "u", "token", 0, 1000, ids), 1);
+    assert_int_equal(INTEGER("ZCARD", tl("u")), N + 1);
+}
+
+/* ---- the model ---- */
+
+static void a_random_life_of_a_timeline_agrees_with_the_model(void **state)
+{
+    struct world *w = *state;
+    struct model_counts total = {0};
+    const char *given = getenv("FEEDMILL_SEED");
+    unsigned first = given ? (unsigned)strtoul(given, NULL, 10) : 1, seeds = given ? 1 : 8;
+    for (unsigned seed = first; seed < first + seeds; seed++) {
+        char why[512] = "";
+        RUN("FLUSHALL");
+        if (timeline_model_run(w->redis, seed, 2500, &total, why, sizeof why) < 0)
+            fail_msg("FEEDMILL_SEED=%u: %s", seed, why);
+    }
+    if (given)
+        return;
+    assert_true(total.judged > 1000);
+    assert_true(total.floors_crossed > 100);
+    assert_true(total.trimmed > 20);
+    assert_true(total.finished > 100);
+    assert_true(total.tokens_lost > 10);
+    assert_true(total.dropped > 10);
+    assert_true(total.refused > 10);
+    assert_true(total.flushed > 3);
+    assert_true(total.adopted > 10);
+    assert_true(total.landed_while_building > 20);
+}
+
+int main(void)
+{
+#define FRESH(f) cmocka_unit_test_setup(f, setup)
+    const struct CMUnitTest tests[] = {
+        FRESH(an_item_is_delivered_where_a_timeline_is_and_nowhere_else),
+        FRESH(another_epoch_or_count_is_refused_and_changes_nothing),
+        FRESH(without_a_record_everything_is_refused),
+        FRESH(a_refused_group_does_not_harm_the_others_of_its_call),
+        FRESH(what_a_rebuild_has_seen_is_not_delivered_again),
+        FRESH(a_timeline_without_its_meta_is_not_looked_into),
+        FRESH(delivering_again_changes_nothing),
+        FRESH(seen_rises_also_where_every_timeline_was_absent),
+        FRESH(the_count_goes_on_beyond_32_bits),
+        FRESH(a_full_timeline_is_trimmed_and_its_floor_rises_to_the_largest_removed),
+        FRESH(a_late_item_takes_its_place_and_below_the_floor_it_goes_with_the_next_trim),
+        FRESH(trimming_only_what_lies_below_the_floor_leaves_the_floor),
+        FRESH(p11_a_timeline_never_outgrows_its_compact_encoding),
+        FRESH(the_largest_ids_keep_all_their_digits),
+        FRESH(a_removed_item_goes_where_the_removal_is_newer_than_the_rebuild),
+        FRESH(a_removal_ends_a_rebuild_that_may_have_read_before_it),
+        FRESH(a_drop_takes_what_is_older_and_leaves_what_has_seen_it),
+        FRESH(a_drop_takes_half_a_timeline_too),
+        FRESH(progress_never_goes_back),
+        FRESH(a_new_owner_takes_the_record_over_at_its_progress),
+        FRESH(an_owner_that_was_replaced_can_not_adopt),
+        FRESH(a_lost_log_makes_the_record_anew_and_older_timelines_count_as_absent),
+        FRESH(half_a_record_is_made_anew),
+        FRESH(a_rebuild_reads_at_the_latest_of_what_was_asked_stamped_and_seen),
+        FRESH(a_rebuild_says_who_is_there_already),
+        FRESH(without_a_record_nothing_is_built),
+        FRESH(half_a_timeline_is_built_again),
+        FRESH(a_finished_timeline_is_ready_with_its_mutes_and_its_expiry),
+        FRESH(without_its_token_a_rebuild_ends_and_changes_nothing),
+        FRESH(what_is_delivered_during_a_rebuild_survives_it),
+        FRESH(the_floors_of_a_rebuild_and_of_what_was_trimmed_meanwhile_merge_to_the_higher),
+        FRESH(more_than_the_cap_is_cut_and_raises_the_floor),
+        FRESH(a_timeline_of_a_thousand_is_finished_too),
+        FRESH(a_random_life_of_a_timeline_agrees_with_the_model),
+    };
+    return cmocka_run_group_tests_name("common/scripts", tests, group_setup, group_teardown);
+}
