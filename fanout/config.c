@@ -14,7 +14,7 @@ static const struct config_row rows[] = {
     {"name", CONFIG_STRING, AT(name), "", 0, 120,
      "name of this process among all fanouts; one that stays the same over restarts gets its shares back at "
      "once"},
-    {"timeline-entries", CONFIG_INT, AT(timeline_entries), "120", 4, 100000,
+    {"timeline-entries", CONFIG_INT, AT(timeline_entries), "120", 4, 10000,
      "items a timeline keeps in Redis; the same for feed-api"},
     {"lease-ms", CONFIG_MS, AT(lease_ms), "5000", 200, 600000, "how long a silent fanout keeps its shares"},
     {"batch-keys", CONFIG_INT, AT(batch_keys), "500", 1, 5000, "timelines in one script call"},

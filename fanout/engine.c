@@ -182,40 +182,6 @@ static void all_well(struct engine *g)
 
 /* ---- rounds ---- */
 
-/* A timeline above Redis' listpack limit takes five times the memory; said once at start. */
-static int check_redis_limit(struct engine *g, struct err *e)
-{
-    redisReply *r;
-    if (redis_commandf(g->redis, &r, e, "CONFIG", "GET", "zset-max-listpack-entries", NULL) != 0)
-        return e->code == ERR_INTERNAL ? 0 : -1; /* CONFIG may be forbidden */
-    if (r->type == REDIS_REPLY_ARRAY && r->elements == 2 && r->element[1]->type == REDIS_REPLY_STRING) {
-        long long limit = atoll(r->element[1]->str);
-        if (limit < deliver_timeline_high(g->o.timeline_entries))
-            log_event(LOG_WARN, "timelines_not_compact", LOG_I("zset_max_listpack_entries", limit),
-                      LOG_I("timeline_holds_up_to", deliver_timeline_high(g->o.timeline_entries)));
-    }
-    freeReplyObject(r);
-    return 0;
-}
-
-static int prepare(struct engine *g, struct err *e)
-{
-    if (!g->conn && mongo_conn_get(g->o.mongo, &g->conn, e) != 0)
-        return -1;
-    g->apply.conn = g->conn;
-    if (g->prepared)
-        return 0;
-    mongo_conn_deadline(g->conn, 30000);
-    if (mongo_schema_ensure(g->conn, e) != 0)
-        return -1;
-    if (check_redis_limit(g, e) != 0) {
-        deliver_break(g->deliver);
-        return -1;
-    }
-    g->prepared = true;
-    return 0;
-}
-
 static int take_change(struct engine *g, struct err *e)
 {
     if (g->has_change)
@@ -244,7 +210,7 @@ static int handle_change(struct engine *g, struct err *e)
 static int one_round(struct engine *g, struct err *e)
 {
     shares_alive(g->o.shares);
-    if (prepare(g, e) != 0)
+    if (engine_prepare(g, e) != 0)
         return -1;
     mongo_conn_deadline(g->conn, 2000);
     if (engine_sync_shares(g, e) != 0 || engine_open_tail(g, e) != 0)

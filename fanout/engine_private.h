@@ -62,6 +62,10 @@ struct engine {
     struct engine_status status;
 };
 
+/* engine_prepare() takes a client of MongoDB; and once, before anything else: makes the schema, checks what
+ * has to agree with others. */
+int engine_prepare(struct engine *g, struct err *e) MUST_USE;
+
 /* engine_sync_shares() brings what is owned in line with what is held: adopts, adopts again what is stale,
  * drops what is lost, gives what is asked for; closes the tail when it has to start further back. */
 int engine_sync_shares(struct engine *g, struct err *e) MUST_USE;
