@@ -450,28 +450,48 @@ static void wrong_options_end_the_process_with_a_reason(void **state)
     }
 }
 
+struct under_way {
+    struct api *a;
+    uint16_t port;
+    int in_flight;
+};
+
+static bool is_under_way(void *arg)
+{
+    struct under_way *u = arg;
+    struct reply r;
+    rawhttp_once(u->port, "GET", "/v1/status", u->a->auth, NULL, &r);
+    json_t *o = reply_json(&r);
+    reply_done(&r);
+    bool yes = json_integer_value(json_object_get(json_object_get(o, "http"), "in_flight")) >= u->in_flight;
+    json_decref(o);
+    return yes;
+}
+
+static bool takes_no_connection(void *arg)
+{
+    struct under_way *u = arg;
+    struct rawhttp *c = rawhttp_try_open(u->port);
+    rawhttp_close(c);
+    return c == NULL;
+}
+
 static void a_process_told_to_stop_answers_what_it_has_and_exits_cleanly(void **state)
 {
     struct api *a = *state;
     struct server *s = fixture_start(a->fixture, "feed-api", "feed-api-drained", NULL);
-    struct rawhttp *c = rawhttp_open((uint16_t)fixture_port(a->fixture, s));
-    char *head = mem_printf(
-        "POST /v1/tokens HTTP/1.1\r\nHost: x\r\n%sContent-Type: application/json\r\nContent-Length: "
-        "26\r\nExpect: 100-continue\r\n\r\n",
-        a->auth);
+    struct under_way u = {a, (uint16_t)fixture_port(a->fixture, s), 2};
+    struct rawhttp *c = rawhttp_open(u.port);
+    static const char body[] = "{\"user\":\"ann\",\"ttl_s\":60}";
+    char *head = mem_printf("POST /v1/tokens HTTP/1.1\r\nHost: x\r\n%sContent-Type: application/json\r\n"
+                            "Content-Length: %zu\r\n\r\n",
+                            a->auth, strlen(body));
     rawhttp_send_str(c, head);
-    struct reply r;
-    rawhttp_read_head(c, &r); /* 100 Continue: the request is under way */
-    assert_int_equal(r.status, 100);
-    reply_done(&r);
+    assert_true(fixture_until(is_under_way, &u, 5000));
     server_signal(s, SIGTERM);
-    struct rawhttp *late;
-    for (int64_t until = clock_mono_ms() + 5000;
-         (late = rawhttp_try_open((uint16_t)fixture_port(a->fixture, s)));) {
-        rawhttp_close(late); /* until it takes no more connections */
-        assert_true(clock_mono_ms() < until);
-    }
-    rawhttp_send_str(c, "{\"user\":\"ann\",\"ttl_s\":60}");
+    assert_true(fixture_until(takes_no_connection, &u, 5000));
+    rawhttp_send_str(c, body);
+    struct reply r;
     rawhttp_read(c, "POST", &r);
     assert_int_equal(r.status, 200);
     assert_true(r.close);
