@@ -756,6 +756,18 @@ static void the_floors_of_a_rebuild_and_of_what_was_trimmed_meanwhile_merge_to_t
     assert_string_equal(members(w, "u"), "110 109 108 107 106 105 104 103 f102");
 }
 
+static void what_was_read_below_a_floor_raised_meanwhile_is_left_out(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(deliver(w, 21 + (ts_t)i, 100 + i, 1, i, "u"), 1);
+    assert_int_equal(deliver(w, 31, 105, 1, 10, "u"), 1); /* again: it trims and adds nothing */
+    assert_string_equal(members(w, "u"), "109 108 107 106 105 104 103 102 f101");
+    assert_int_equal(FINISH("u", "token", 40, 8, 95, 90, 0), 1);
+    assert_string_equal(members(w, "u"), "109 108 107 106 105 104 103 102 f101");
+}
+
 static void more_than_the_cap_is_cut_and_raises_the_floor(void **state)
 {
     struct world *w = *state;
@@ -840,6 +852,7 @@ int main(void)
         FRESH(without_its_token_a_rebuild_ends_and_changes_nothing),
         FRESH(what_is_delivered_during_a_rebuild_survives_it),
         FRESH(the_floors_of_a_rebuild_and_of_what_was_trimmed_meanwhile_merge_to_the_higher),
+        FRESH(what_was_read_below_a_floor_raised_meanwhile_is_left_out),
         FRESH(more_than_the_cap_is_cut_and_raises_the_floor),
         FRESH(a_timeline_of_a_thousand_is_finished_too),
         FRESH(a_random_life_of_a_timeline_agrees_with_the_model),
