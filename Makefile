@@ -129,10 +129,10 @@ test: ## set up, build and run every test in its variants: VARIANTS="release asa
 san: ## the tests with AddressSanitizer and UBSan, and those where threads share with ThreadSanitizer
 	@$(MAKE) --no-print-directory test VARIANTS="asan tsan"
 
-bench: ## measure: every tools/main_bench*.c against a stack of its own
+bench: ## measure on a stack of its own: pages, publishes, demo load, bytes an entry
 	@tools/setup.sh run bench
 	@$(SUBMAKE) V=release build
-	@for b in $(filter bench%,$(TOOLS)); do echo "== $$b"; build/release/bin/$$b || exit 1; done
+	@tools/bench/run.sh
 
 fuzz: ## run each fuzz target of tests/fuzz for FUZZ_SECONDS=30
 	@tools/setup.sh run fuzz
