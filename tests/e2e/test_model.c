@@ -18,7 +18,7 @@
 #include "common/clock.h"
 #include "common/keys.h"
 #include "common/mem.h"
-#include "tests/support/driver.h"
+#include "tests/support/e2e_stack.h"
 
 #define CAP         "8"
 #define FIRST_ITEMS 80
@@ -88,35 +88,19 @@ static void a_model_replaces_items_by_id_and_finds_them(void **state)
 
 /* ---- the stack ---- */
 
-struct stack {
-    struct fixture *f;
-    struct e2e_api apis[2];
-    redisContext *redis;
-};
-
-static struct stack stack;
+static struct e2e_stack stack;
 
 static int start_stack(void **state)
 {
-    struct fixture *f = fixture_new(FIXTURE_BOTH);
-    stack.f = f;
-    fixture_start(f, "fanout", "fanout-1", "--timeline-entries", CAP, NULL);
-    for (int i = 0; i < 2; i++) {
-        const char *names[] = {"feed-api-1", "feed-api-2"};
-        struct server *s = fixture_start(f, "feed-api", names[i], "--timeline-entries", CAP, NULL);
-        e2e_api_init(&stack.apis[i], f, s);
-    }
-    stack.redis = e2e_redis(f);
-    *state = f;
+    (void)state;
+    e2e_stack_start(&stack, &(struct e2e_stack_options){.entries = CAP, .n_apis = 2});
     return 0;
 }
 
 static int stop_stack(void **state)
 {
-    for (int i = 0; i < 2; i++)
-        e2e_api_done(&stack.apis[i]);
-    redisFree(stack.redis);
-    return fixture_group_teardown(state);
+    (void)state;
+    return e2e_stack_stop(&stack);
 }
 
 /* ---- one seed ---- */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/keys.h"
 #include "common/mem.h"
 
 void driver_init(struct driver *d, uint64_t seed, const char *label, struct e2e_api *apis, size_t n_apis,
@@ -89,7 +90,59 @@ void driver_step(struct driver *d, unsigned flags)
     op_done(&op);
 }
 
+static void print_reply(const char *what, const redisReply *r)
+{
+    fprintf(stderr, "%s:", what);
+    for (size_t i = 0; r && i < r->elements; i++)
+        fprintf(stderr, " %s", r->element[i]->type == REDIS_REPLY_STRING ? r->element[i]->str : "-");
+    fputc('\n', stderr);
+}
+
+/* What a failure of a feed is looked into with: the timeline as it is now, and the feed once more. */
+static void tell_state(struct driver *d, unsigned user)
+{
+    char key[KEY_SIZE], path[200], position[TS_TEXT_SIZE];
+    const char *name_of = driver_user(d, user);
+    unsigned b = keys_bucket(name_of);
+    static const struct {
+        const char *what, *command;
+        size_t (*key)(char out[KEY_SIZE], unsigned bucket, const char *user);
+    } looks[] = {{"timeline", "ZRANGE %s 0 -1", keys_timeline},
+                 {"with it", "HGETALL %s", keys_timeline_meta}};
+    for (size_t i = 0; d->redis && i < MEM_COUNT(looks); i++) {
+        looks[i].key(key, b, name_of);
+        redisReply *r = redisCommand(d->redis, looks[i].command, key);
+        print_reply(looks[i].what, r);
+        freeReplyObject(r);
+    }
+    keys_bucket_record(key, b);
+    redisReply *r = d->redis ? redisCommand(d->redis, "HGETALL %s", key) : NULL;
+    print_reply("record", r);
+    freeReplyObject(r);
+    ts_format(d->delivered, position);
+    fprintf(stderr, "delivered %s", position);
+    ts_format(d->position, position);
+    fprintf(stderr, ", last position %s\n", position);
+    snprintf(path, sizeof path, "/v1/users/%s/feed?limit=100&fields=ids", name_of);
+    struct reply again;
+    if (e2e_try(&d->apis[0], "GET", path, NULL, NULL, &again) == 0) {
+        fprintf(stderr, "once more: %s\n", again.body);
+        reply_done(&again);
+    }
+}
+
 /* ---- comparisons ---- */
+
+/* An item is missing in a feed, or there without belonging there. */
+static void fail_feed(struct driver *d, unsigned user, const char *what, item_id id, const char *wrong)
+{
+    const struct model_item *it = model_find(&d->model, id);
+    if (user < d->users)
+        tell_state(d, user);
+    driver_fail(d, "%s: item %llu (%s, %s, moved at %016llx) %s", what, (unsigned long long)id,
+                it ? it->title : "unknown", it && it->live ? "live" : "not live",
+                it ? (unsigned long long)it->moved : 0, wrong);
+}
 
 static void compare_one(struct driver *d, const char *what, const struct e2e_seen *seen,
                         const struct model_item *it, const char *fields)
@@ -102,24 +155,16 @@ static void compare_one(struct driver *d, const char *what, const struct e2e_see
                     seen->title, it->title);
 }
 
-static void compare(struct driver *d, const char *what, const struct e2e_list *l,
+/* user: whose feed it is, or d->users for none. */
+static void compare(struct driver *d, unsigned user, const char *what, const struct e2e_list *l,
                     const struct model_item **want, size_t n, const char *fields)
 {
     for (size_t i = 0; i < l->n || i < n; i++) {
         item_id got = i < l->n ? l->items[i].id : 0, expected = i < n ? want[i]->id : 0;
-        const struct model_item *it = model_find(&d->model, got);
-        const struct model_item *missing = model_find(&d->model, expected);
         if (got > expected)
-            driver_fail(d, "%s: place %zu of %zu holds item %llu (%s), which does not belong there", what, i,
-                        l->n, (unsigned long long)got,
-                        !it        ? "unknown"
-                        : it->live ? it->title
-                                   : "deleted");
+            fail_feed(d, user, what, got, "does not belong there");
         if (got < expected)
-            driver_fail(
-                d, "%s: item %llu (%s, moved at %016llx) is missing in place %zu; %zu came, %zu are right",
-                what, (unsigned long long)expected, missing->title, (unsigned long long)missing->moved, i,
-                l->n, n);
+            fail_feed(d, user, what, expected, "is missing");
         compare_one(d, what, &l->items[i], want[i], fields);
     }
     d->items_compared += (unsigned)n;
@@ -147,7 +192,7 @@ static void check_feed(struct driver *d, unsigned user, struct e2e_api *apis, si
     e2e_read_all(apis, n_apis, &d->rng, path, 30, fields, position, &l);
     size_t n;
     const struct model_item **want = model_feed(&d->model, user, &n);
-    compare(d, what, &l, want, n, fields);
+    compare(d, user, what, &l, want, n, fields);
     if (l.partial && !d->disturbed)
         driver_fail(d, "%s: %u of %u pages were not complete", what, l.partial, l.pages);
     free(want);
@@ -181,33 +226,44 @@ static bool may_linger(const struct driver *d, unsigned user, const struct model
            !model_mutes(&d->model, user, it);
 }
 
-void driver_check_now(struct driver *d, unsigned user, struct e2e_api *api)
+/* Whether the item has to show: everything that was delivered, or simply everything. */
+static bool must_show(const struct driver *d, const struct model_item *it, bool exactly)
 {
-    char path[200];
-    struct e2e_list l;
+    return exactly || it->moved <= d->delivered;
+}
+
+void driver_check_range(struct driver *d, unsigned user, const struct e2e_seen *seen, size_t n_seen,
+                        item_id before, item_id from, bool exactly, const char *what)
+{
     size_t n, at = 0;
-    feed_path(d, user, path, sizeof path);
-    e2e_read_all(api, 1, &d->rng, path, 30, "full", 0, &l);
     const struct model_item **want = model_feed(&d->model, user, &n);
-    for (size_t i = 0; i <= l.n; i++) {
-        item_id got = i < l.n ? l.items[i].id : 0;
+    while (at < n && want[at]->id >= before)
+        at++;
+    for (size_t i = 0; i <= n_seen; i++) {
+        item_id got = i < n_seen ? seen[i].id : from ? from - 1 : 0;
         for (; at < n && want[at]->id > got; at++)
-            if (want[at]->moved <= d->delivered)
-                driver_fail(d, "%s at once: item %llu (%s) is missing", path,
-                            (unsigned long long)want[at]->id, want[at]->title);
-        if (i == l.n)
+            if (must_show(d, want[at], exactly))
+                fail_feed(d, user, what, want[at]->id, "is missing");
+        if (i == n_seen)
             break;
         const struct model_item *it = model_find(&d->model, got);
         bool right = at < n && want[at]->id == got;
-        if (!it || (!right && !may_linger(d, user, it)))
-            driver_fail(d, "%s at once: item %llu (%s) does not belong there", path, (unsigned long long)got,
-                        !it        ? "unknown"
-                        : it->live ? it->title
-                                   : "deleted");
-        compare_one(d, path, &l.items[i], it, "full");
+        if (!it || (!right && (exactly || !may_linger(d, user, it))))
+            fail_feed(d, user, what, got, "does not belong there");
+        compare_one(d, what, &seen[i], it, "full");
         at += right;
     }
     free(want);
+}
+
+void driver_check_now(struct driver *d, unsigned user, struct e2e_api *api)
+{
+    char path[200], what[240];
+    struct e2e_list l;
+    feed_path(d, user, path, sizeof path);
+    snprintf(what, sizeof what, "%s at once", path);
+    e2e_read_all(api, 1, &d->rng, path, 30, "full", 0, &l);
+    driver_check_range(d, user, l.items, l.n, ITEM_ID_MAX + 1, 0, false, what);
     e2e_list_done(&l);
     d->feeds++;
 }
@@ -223,7 +279,7 @@ static void check_target(struct driver *d, bool topic, unsigned i)
     e2e_read_all(d->apis, d->n_apis, &d->rng, path, 30, fields, d->position, &l);
     const struct model_item **want =
         topic ? model_topic(&d->model, i, &n) : model_publisher(&d->model, i, &n);
-    compare(d, path, &l, want, n, fields);
+    compare(d, d->users, path, &l, want, n, fields);
     free(want);
     e2e_list_done(&l);
 }

@@ -117,6 +117,11 @@ void driver_check_delivered(struct driver *d, unsigned user);
  * changes of topics since the last catching up may show or not, everything else has to be so already (P5). */
 void driver_check_now(struct driver *d, unsigned user, struct e2e_api *api);
 
+/* driver_check_range() compares what was read of a feed just now between two ids (older than before, down to
+ * from; 0: to the end) with the model: exactly, or as driver_check_now() does. */
+void driver_check_range(struct driver *d, unsigned user, const struct e2e_seen *seen, size_t n,
+                        item_id before, item_id from, bool exactly, const char *what);
+
 /* driver_check_rest() compares a publisher's page, a topic's page, a few items and the lists of follows and
  * mutes. */
 void driver_check_rest(struct driver *d);

@@ -492,10 +492,9 @@ static void check_time(struct driver *d, const struct op *op, item_id id)
 static void put_item(struct driver *d, struct op *op, ts_t position)
 {
     const struct model_item *old = model_find(&d->model, op->after.id);
-    if (!old || old->topics != op->after.topics || old->live != op->after.live) {
-        op->after.moved = position;
-        op->after.left |= old ? old->topics : 0;
-    }
+    bool moves = !old || old->topics != op->after.topics || old->live != op->after.live;
+    op->after.moved = moves ? position : old->moved;
+    op->after.left = old ? old->left | (moves ? old->topics : 0) : 0;
     model_put(&d->model, &op->after);
 }
 
