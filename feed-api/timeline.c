@@ -59,7 +59,9 @@ static int check_shape(const redisReply *reply, struct err *e)
 static int parse_ts(const redisReply *r, ts_t *out, bool *present, struct err *e)
 {
     *present = is_text(r);
-    return *present ? ts_parse(r->str, out, e) : 0;
+    if (*present && ts_parse(r->str, out, NULL))
+        return err_set(e, ERR_CORRUPT, "a timeline's time is %.40s", r->str);
+    return 0;
 }
 
 static int parse_floor(const redisReply *r, item_id *out, struct err *e)
@@ -87,7 +89,7 @@ static int parse_ids(const redisReply *a, const struct timeline_read *r, struct 
         }
         item_id id;
         if (ids_parse(m->str, &id, e))
-            return err_prefix(e, "a timeline's member");
+            return err_set(e, ERR_CORRUPT, "a timeline's member is %.40s", m->str);
         if (id <= t->floor) {
             t->at_floor = true;
             return 0;
