@@ -16,9 +16,10 @@
 #include "tools/stack_words.h"
 
 #define TICK_MS      50
-#define EARLY_ENDS   5    /* ends before it was ever ready, after which a start is given up */
-#define PROGRESS_MS  5000 /* between two lines on what a start waits for */
-#define DEMO_LOOK_MS 1000 /* between two looks for the first demo reader */
+#define EARLY_ENDS   5     /* ends before it was ever ready, after which a start is given up */
+#define PROGRESS_MS  5000  /* between two lines on what a start waits for */
+#define DEMO_LOOK_MS 1000  /* between two looks for the first demo reader */
+#define DEMO_WAIT_MS 20000 /* how long after the loader a demo reader's page is looked for */
 
 #define AT(field) offsetof(struct stack_options, field)
 
@@ -51,8 +52,8 @@ struct stack {
     struct stack_data data;
     struct stack_member members[MEMBERS];
     struct server *loader; /* of the demo data; NULL without */
-    bool demo_shown;
-    int64_t demo_look_at;
+    bool loader_started, lines_shown;
+    int64_t look_at, lines_until;
     enum phase phase;
     int64_t began, progress_at;
     size_t stop_step; /* in stop_order */
@@ -328,43 +329,49 @@ static void start_tick(struct stack *s, int64_t now)
 
 static void loader_ended(struct stack *s)
 {
-    char status[64];
-    server_status_text(s->loader, status, sizeof status);
     if (server_status(s->loader) != 0) {
+        char status[64];
+        server_status_text(s->loader, status, sizeof status);
         stack_words_say("the demo loader ended with %s; it goes on where it stopped with the next start",
                         status);
     }
-    if (!s->demo_shown) {
-        stack_words_empty(&s->data, (int)s->o->port);
-    }
     server_free(s->loader);
     s->loader = NULL;
-    s->demo_shown = true;
 }
 
-/* The lines to paste are shown once they show something: a reader of the demo, or without a demo at once. */
-static void ready_tick(struct stack *s, int64_t now)
+static void loader_tick(struct stack *s)
 {
-    if (!s->o->demo && !s->demo_shown) {
-        stack_words_empty(&s->data, (int)s->o->port);
-        s->demo_shown = true;
-    }
-    if (!s->loader) {
+    struct err e;
+    if (s->loader_started) {
+        if (!server_running(s->loader)) {
+            loader_ended(s);
+        }
         return;
     }
-    if (!s->demo_look_at) {
-        struct err e;
-        if (server_start(s->loader, &e) != 0) {
-            stack_words_say("no demo data: %s", e.msg);
-        }
+    s->loader_started = true;
+    if (server_start(s->loader, &e) != 0) {
+        stack_words_say("no demo data: %s", e.msg);
+        server_free(s->loader);
+        s->loader = NULL;
     }
-    bool ended = !server_running(s->loader);
-    if (!s->demo_shown && (ended || now >= s->demo_look_at)) {
-        s->demo_shown = stack_words_demo(&s->data, (int)s->o->port);
-        s->demo_look_at = now + DEMO_LOOK_MS;
+}
+
+/* The lines to paste are shown once they show something: a reader of the demo, or, without a demo or some
+ * time after its loader ended without one, what it takes to publish something. */
+static void ready_tick(struct stack *s, int64_t now)
+{
+    if (s->loader) {
+        loader_tick(s);
+        s->lines_until = now + DEMO_WAIT_MS;
     }
-    if (ended) {
-        loader_ended(s);
+    if (s->lines_shown || now < s->look_at) {
+        return;
+    }
+    s->look_at = now + DEMO_LOOK_MS;
+    s->lines_shown = s->o->demo && stack_words_demo(&s->data, (int)s->o->port);
+    if (!s->lines_shown && !s->loader && now >= s->lines_until) {
+        stack_words_empty(&s->data, (int)s->o->port);
+        s->lines_shown = true;
     }
 }
 
