@@ -2,118 +2,29 @@
  * looked up in Redis. */
 #include "tests/fanout/rig.h"
 
-#include "common/changes.h"
-#include "common/clock.h"
-#include "fanout/engine.h"
-
-#define DEADLINE_MS 20000
+#include "tests/fanout/node.h"
 
 static struct rig rig;
 
-/* One fanout inside this process. */
-struct node {
-    const char *name;
-    struct metrics *metrics;
-    struct mongo *mongo;
-    struct shares *shares;
-    struct engine *engine;
-    struct heartbeat *heartbeat;
-};
-
-static void start_as(struct node *n, const char *name, int64_t lease_ms, int64_t entries)
-{
-    struct err e = {0};
-    n->name = name;
-    n->metrics = fanout_metrics_new();
-    struct mongo_options mo = {.uri = fixture_mongodb_uri(rig.f), .app_name = name, .pool_size = 8};
-    RIG_OK(e, mongo_new(&n->mongo, &mo, &e));
-    struct shares_options so = {.mongo = n->mongo, .name = name, .lease_ms = lease_ms, .metrics = n->metrics};
-    n->shares = shares_new(&so);
-    struct engine_options eo = {
-        .mongo = n->mongo,
-        .redis_timeout_ms = 2000,
-        .shares = n->shares,
-        .name = name,
-        .metrics = n->metrics,
-        .timeline_entries = entries,
-        .batch_keys = 7,
-        .audience_batch = 11,
-        .pipeline_calls = 3,
-        .drain_ms = 3000,
-    };
-    RIG_OK(e, redis_address_parse(fixture_redis_address(rig.f), &eo.redis, &e));
-    n->engine = engine_new(&eo);
-    RIG_OK(e, heartbeat_start(&n->heartbeat, n->mongo, name, &e));
-    RIG_OK(e, shares_start(n->shares, &e));
-    RIG_OK(e, engine_start(n->engine, &e));
-}
-
 static void start(struct node *n, const char *name)
 {
-    start_as(n, name, 5000, 120);
-}
-
-/* Ends in order: drains, releases the shares. */
-static void stop(struct node *n)
-{
-    if (!n->engine)
-        return;
-    engine_stop(n->engine);
-    engine_join(n->engine);
-    engine_free(n->engine);
-    shares_free(n->shares);
-    heartbeat_stop(n->heartbeat);
-    mongo_free(n->mongo);
-    metrics_free(n->metrics);
-    memset(n, 0, sizeof *n);
-}
-
-static struct engine_status look(struct node *n)
-{
-    struct engine_status s;
-    engine_status(n->engine, &s);
-    return s;
-}
-
-static bool is_ready(void *arg)
-{
-    return look(arg).ready;
+    node_start(n, &rig, name, 5000, 120);
 }
 
 static bool owns_half(void *arg)
 {
-    struct engine_status s = look(arg);
+    struct engine_status s = node_look(arg);
     return s.buckets == BUCKETS / 2 && s.fair == SHARES / 2;
 }
 
 static bool owns_all(void *arg)
 {
-    return look(arg).buckets == BUCKETS;
-}
-
-#define UNTIL(check, arg)                                                                                    \
-    do {                                                                                                     \
-        if (!fixture_until((check), (arg), DEADLINE_MS))                                                     \
-            fixture_fail(rig.f, "%s did not come true", #check);                                             \
-    } while (0)
-
-static ts_t wanted;
-
-/* Every bucket's record says that everything up to `wanted` is applied. */
-static bool all_progressed(void *arg)
-{
-    (void)arg;
-    for (unsigned b = 0; b < BUCKETS; b += 5) {
-        if (rig_record_ts(&rig, b, "progress") < wanted)
-            return false;
-    }
-    return true;
+    return node_look(arg).buckets == BUCKETS;
 }
 
 static void progress_reaches(ts_t t)
 {
-    wanted = t;
-    UNTIL(all_progressed, NULL);
+    node_progress_reaches(&rig, t);
 }
 
 static void make_timeline(const char *user)
@@ -133,8 +44,8 @@ static int open_rig(void **state)
 static int close_rig(void **state)
 {
     (void)state;
-    stop(&a);
-    stop(&b);
+    node_stop(&a);
+    node_stop(&b);
     rig_close(&rig);
     return 0;
 }
@@ -143,8 +54,8 @@ static void one_fanout_owns_all_buckets_and_makes_their_records(void **state)
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
-    struct engine_status s = look(&a);
+    UNTIL(&rig, node_is_ready, &a);
+    struct engine_status s = node_look(&a);
     assert_int_equal(s.buckets, BUCKETS);
     assert_true(s.redis_ok && s.mongodb_ok);
     for (unsigned i = 0; i < BUCKETS; i++) {
@@ -158,7 +69,7 @@ static void an_item_arrives_in_all_timelines_of_its_followers_and_makes_none(voi
     (void)state;
     char user[32];
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edges(&rig, "u", 100, "p:daily");
     rig_edge(&rig, "topical", "t:sport");
     rig_edge(&rig, "stranger", "p:weekly");
@@ -182,7 +93,7 @@ static void a_timeline_built_after_the_publish_is_not_given_the_item_again(void 
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edge(&rig, "ann", "p:daily");
     ts_t t = rig_publish(&rig, 1000, "daily", "");
     assert_true(rig_build(&rig, "ann", t) >= t);
@@ -197,7 +108,7 @@ static void edited_topics_move_the_item_and_spare_whom_another_follow_matches(vo
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edge(&rig, "sporty", "t:sport");
     rig_edge(&rig, "both", "t:sport");
     rig_edge(&rig, "both", "t:chess");
@@ -224,7 +135,7 @@ static void topic_edits_behind_one_another_end_at_the_last_one(void **state)
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     const char *topics[] = {"red", "green", "blue"}, *users[] = {"r", "g", "b"};
     char target[32];
     for (int i = 0; i < 3; i++) {
@@ -246,7 +157,7 @@ static void a_change_of_a_user_drops_the_timeline(void **state)
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     make_timeline("ann");
     make_timeline("bob");
     ts_t t = rig_touch_user(&rig, "ann");
@@ -262,7 +173,7 @@ static void a_removal_that_meets_a_timeline_being_built_takes_its_token(void **s
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edge(&rig, "ann", "t:sport");
     rig_publish(&rig, 1000, "daily", "sport");
     assert_true(rig_build(&rig, "ann", rig_now(&rig)) != 0);
@@ -274,8 +185,8 @@ static void a_removal_that_meets_a_timeline_being_built_takes_its_token(void **s
 static void full_timelines_are_trimmed_and_their_floor_rises(void **state)
 {
     (void)state;
-    start_as(&a, "fanout-1", 5000, 8);
-    UNTIL(is_ready, &a);
+    node_start(&a, &rig, "fanout-1", 5000, 8);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edge(&rig, "ann", "p:daily");
     make_timeline("ann");
     ts_t t = 0;
@@ -296,7 +207,7 @@ static void progress_passes_a_lone_publish(void **state)
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     for (item_id id = 1; id <= 5; id++)
         progress_reaches(rig_publish(&rig, id, "nobody-follows", ""));
 }
@@ -305,13 +216,13 @@ static void what_was_published_while_no_fanout_ran_is_applied_afterwards(void **
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edge(&rig, "ann", "p:daily");
     rig_edge(&rig, "bob", "p:daily");
     make_timeline("ann");
     make_timeline("bob");
     progress_reaches(rig_publish(&rig, 1, "daily", ""));
-    stop(&a);
+    node_stop(&a);
     rig_publish(&rig, 2, "daily", "");
     rig_touch_user(&rig, "bob");
     ts_t t = rig_publish(&rig, 3, "daily", "");
@@ -327,7 +238,7 @@ static void after_a_flushall_records_are_made_anew(void **state)
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edge(&rig, "ann", "p:daily");
     make_timeline("ann");
     progress_reaches(rig_publish(&rig, 1, "daily", ""));
@@ -347,7 +258,7 @@ static void an_old_dump_of_redis_is_replayed_exactly(void **state)
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edge(&rig, "ann", "p:daily");
     rig_edge(&rig, "tom", "t:sport");
     rig_edge(&rig, "gone", "p:daily");
@@ -377,7 +288,7 @@ static void redis_killed_and_restarted_is_waited_for(void **state)
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edge(&rig, "ann", "p:daily");
     make_timeline("ann");
     progress_reaches(rig_publish(&rig, 1, "daily", ""));
@@ -391,14 +302,14 @@ static void redis_killed_and_restarted_is_waited_for(void **state)
             &rig,
             "ann")) /* the last second of the append-only file may be gone, but nothing out of the middle */
         assert_true(rig_holds(&rig, "ann", 2) && rig_holds(&rig, "ann", 3));
-    assert_true(look(&a).redis_ok);
+    assert_true(node_look(&a).redis_ok);
 }
 
 static void mongod_killed_and_restarted_is_waited_for(void **state)
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edge(&rig, "ann", "p:daily");
     make_timeline("ann");
     progress_reaches(rig_publish(&rig, 1, "daily", ""));
@@ -406,36 +317,36 @@ static void mongod_killed_and_restarted_is_waited_for(void **state)
     fixture_restart(rig.f, fixture_mongod(rig.f));
     progress_reaches(rig_publish(&rig, 2, "daily", ""));
     assert_true(rig_holds(&rig, "ann", 1) && rig_holds(&rig, "ann", 2));
-    UNTIL(owns_all, &a);
+    UNTIL(&rig, owns_all, &a);
 }
 
 static void two_fanouts_share_and_every_follower_is_served_once(void **state)
 {
     (void)state;
     char user[32];
-    start_as(&a, "fanout-1", 1000, 120);
-    UNTIL(is_ready, &a);
+    node_start(&a, &rig, "fanout-1", 1000, 120);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edges(&rig, "u", 200, "p:daily");
     for (unsigned i = 0; i < 200; i++) {
         snprintf(user, sizeof user, "u%u", i);
         make_timeline(user);
     }
     ts_t t = rig_publish(&rig, 1, "daily", "");
-    start_as(&b, "fanout-2", 1000, 120);
+    node_start(&b, &rig, "fanout-2", 1000, 120);
     for (item_id id = 2; id <= 20; id++)
         t = rig_publish(&rig, id, "daily", "");
-    UNTIL(owns_half, &a);
-    UNTIL(owns_half, &b);
+    UNTIL(&rig, owns_half, &a);
+    UNTIL(&rig, owns_half, &b);
     t = rig_publish(&rig, 21, "daily", "");
     progress_reaches(t);
     for (unsigned i = 0; i < 200; i++) {
         snprintf(user, sizeof user, "u%u", i);
         assert_int_equal(rig_count(&rig, user), 22);
     }
-    stop(&b);
+    node_stop(&b);
     t = rig_publish(&rig, 22, "daily", "");
     progress_reaches(t);
-    UNTIL(owns_all, &a);
+    UNTIL(&rig, owns_all, &a);
     for (unsigned i = 0; i < 200; i++) {
         snprintf(user, sizeof user, "u%u", i);
         assert_int_equal(rig_count(&rig, user), 23);
@@ -446,7 +357,7 @@ static void a_key_of_another_type_makes_its_share_start_anew_and_stops_nothing(v
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edge(&rig, "ann", "p:daily");
     rig_edge(&rig, "bob", "p:daily");
     make_timeline("bob");
@@ -462,7 +373,7 @@ static void an_item_that_does_not_read_is_passed_over(void **state)
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edge(&rig, "ann", "p:daily");
     make_timeline("ann");
     rig_publish(&rig, 1, "daily", "a b c d e f g h i j k l m n o p q");
@@ -475,7 +386,7 @@ static void a_progress_of_long_ago_is_replayed_and_harms_nothing(void **state)
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     rig_edge(&rig, "ann", "p:daily");
     rig_edge(&rig, "bob", "t:sport");
     make_timeline("bob");
@@ -483,7 +394,7 @@ static void a_progress_of_long_ago_is_replayed_and_harms_nothing(void **state)
     make_timeline("ann");
     rig_publish(&rig, 2, "daily", "sport");
     progress_reaches(rig_edit_topics(&rig, 1, "sport", "chess"));
-    stop(&a);
+    node_stop(&a);
     struct err e = {0};
     redisReply *r;
     for (unsigned i = 0; i < 2; i++) {
@@ -503,7 +414,7 @@ static void a_collection_dropped_under_the_tail_makes_records_anew(void **state)
 {
     (void)state;
     start(&a, "fanout-1");
-    UNTIL(is_ready, &a);
+    UNTIL(&rig, node_is_ready, &a);
     ts_t born = rig_record_ts(&rig, 0, "born");
     bson_error_t be;
     assert_true(mongoc_collection_drop(mongo_coll(rig.conn, COLL_USERS), &be));
@@ -511,184 +422,6 @@ static void a_collection_dropped_under_the_tail_makes_records_anew(void **state)
     progress_reaches(rig_now(&rig));
     progress_reaches(rig_publish(&rig, 1, "daily", ""));
     assert_true(rig_record_ts(&rig, 0, "born") > born);
-}
-
-/* ---- anything, in any order ---- */
-
-#define CHAOS_USERS  24
-#define CHAOS_ITEMS  60
-#define CHAOS_TOPICS 5
-
-static struct {
-    bool there, deleted;
-    unsigned publisher, topics; /* topics: bits */
-} items[CHAOS_ITEMS];
-
-static unsigned follows[CHAOS_USERS]; /* bits: three publishers, then topics */
-static unsigned long long seed;
-
-static unsigned any(unsigned n)
-{
-    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-    return (unsigned)(seed >> 33) % n;
-}
-
-static const char *words(unsigned topics)
-{
-    static char out[2][64];
-    static int which;
-    char *s = out[which ^= 1];
-    *s = '\0';
-    for (unsigned i = 0; i < CHAOS_TOPICS; i++) {
-        if (topics & 1u << i)
-            snprintf(s + strlen(s), sizeof out[0] - strlen(s), "topic%u ", i);
-    }
-    return s;
-}
-
-static const char *chaos_user(unsigned u)
-{
-    static char out[32];
-    snprintf(out, sizeof out, "chaos%u", u);
-    return out;
-}
-
-static void chaos_readers(void)
-{
-    char target[32];
-    for (unsigned u = 0; u < CHAOS_USERS; u++) {
-        follows[u] = any(1u << (3 + CHAOS_TOPICS)) & any(1u << (3 + CHAOS_TOPICS));
-        for (unsigned i = 0; i < 3 + CHAOS_TOPICS; i++) {
-            snprintf(target, sizeof target, i < 3 ? "p:pub%u" : "t:topic%u", i < 3 ? i : i - 3);
-            if (follows[u] & 1u << i)
-                rig_edge(&rig, chaos_user(u), target);
-        }
-        make_timeline(chaos_user(u));
-    }
-}
-
-static ts_t chaos_write(void)
-{
-    unsigned i = any(CHAOS_ITEMS), topics = any(1u << CHAOS_TOPICS);
-    char publisher[16];
-    if (!items[i].there) {
-        items[i].there = true;
-        items[i].publisher = any(3);
-        items[i].topics = topics;
-        snprintf(publisher, sizeof publisher, "pub%u", items[i].publisher);
-        return rig_publish(&rig, 1000 + i, publisher, words(topics));
-    }
-    if (items[i].deleted)
-        return 0;
-    if (any(6) == 0) {
-        items[i].deleted = true;
-        return rig_delete(&rig, 1000 + i, words(items[i].topics));
-    }
-    if (any(4) == 0)
-        return rig_edit_title(&rig, 1000 + i, any(2) ? "one" : "two");
-    if (topics == items[i].topics)
-        return 0;
-    ts_t t = rig_edit_topics(&rig, 1000 + i, words(items[i].topics), words(topics));
-    items[i].topics = topics;
-    return t;
-}
-
-static void steal_a_share(void)
-{
-    bson_t *filter = BCON_NEW("_id", BCON_INT32((int32_t)any(SHARES)));
-    bson_t *update = BCON_NEW("$set", "{", "owner", BCON_UTF8("thief"), "expires", BCON_DATE_TIME(0), "}",
-                              "$inc", "{", "epoch", BCON_INT64(1), "}");
-    rig_update(&rig, COLL_SHARES, filter, update);
-    bson_destroy(filter);
-    bson_destroy(update);
-}
-
-static void spoil_a_record(void)
-{
-    char bk[KEY_SIZE];
-    struct err e = {0};
-    redisReply *r;
-    keys_bucket_record(bk, any(BUCKETS));
-    if (rig_record_ts(&rig, 0, "epoch") == 0)
-        return;
-    RIG_OK(e, redis_commandf(rig.redis, &r, &e, "HINCRBY", bk, "n", "1", NULL));
-    freeReplyObject(r);
-}
-
-static void kill_clients(void)
-{
-    struct err e = {0};
-    redisReply *r;
-    RIG_OK(e, redis_commandf(rig.redis, &r, &e, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes", NULL));
-    freeReplyObject(r);
-}
-
-static void disturb(void)
-{
-    struct node *n = any(2) ? &a : &b;
-    switch (any(6)) {
-    case 0:
-        spoil_a_record();
-        break;
-    case 1:
-        steal_a_share();
-        break;
-    case 2:
-        freeReplyObject(rig_command(&rig, "SCRIPT", "FLUSH", NULL));
-        break;
-    case 3:
-        kill_clients();
-        break;
-    default:
-        if (n->engine)
-            stop(n);
-        else
-            start_as(n, n == &a ? "fanout-1" : "fanout-2", 1000, 120);
-    }
-}
-
-static bool chaos_matches(unsigned u, unsigned i)
-{
-    return follows[u] & 1u << items[i].publisher || (follows[u] >> 3 & items[i].topics);
-}
-
-static void compare(unsigned long long first_seed)
-{
-    for (unsigned u = 0; u < CHAOS_USERS; u++) {
-        if (!rig_exists(&rig, chaos_user(u)))
-            fail_msg("seed %llu: the timeline of %s is gone", first_seed, chaos_user(u));
-        for (unsigned i = 0; i < CHAOS_ITEMS; i++) {
-            if (items[i].deleted) /* refused when it is hydrated, wherever its id stands */
-                continue;
-            bool expected = items[i].there && chaos_matches(u, i);
-            if (rig_holds(&rig, chaos_user(u), 1000 + i) != expected)
-                fail_msg("seed %llu: %s %s item %u", first_seed, chaos_user(u),
-                         expected ? "lacks" : "should not hold", i);
-        }
-    }
-}
-
-static void whatever_happens_in_between_the_timelines_end_at_the_truth(void **state)
-{
-    (void)state;
-    const char *given = getenv("FEEDMILL_SEED");
-    unsigned long long first_seed = given ? strtoull(given, NULL, 10) : (unsigned long long)clock_wall_ms();
-    seed = first_seed;
-    print_message("seed %llu\n", first_seed);
-    memset(items, 0, sizeof items);
-    start_as(&a, "fanout-1", 1000, 120);
-    UNTIL(is_ready, &a);
-    chaos_readers();
-    ts_t t = 0;
-    for (int i = 0; i < 400; i++) {
-        t = ts_max(t, chaos_write());
-        if (i % 20 == 19)
-            disturb();
-    }
-    if (!a.engine)
-        start_as(&a, "fanout-1", 1000, 120);
-    progress_reaches(t);
-    compare(first_seed);
 }
 
 int main(void)
@@ -714,7 +447,6 @@ int main(void)
         T(an_item_that_does_not_read_is_passed_over),
         T(a_progress_of_long_ago_is_replayed_and_harms_nothing),
         T(a_collection_dropped_under_the_tail_makes_records_anew),
-        T(whatever_happens_in_between_the_timelines_end_at_the_truth),
     };
     return cmocka_run_group_tests(tests, fixture_group_setup, fixture_group_teardown);
 }
