@@ -345,6 +345,14 @@ static void check_list(struct driver *d, unsigned user, const char *table)
         driver_fail(d, "the list of %s of %s holds %zu, not %zu", table, driver_user(d, user), got, want);
 }
 
+void driver_check_targets(struct driver *d)
+{
+    for (unsigned i = 0; i < d->publishers; i++)
+        check_target(d, false, i);
+    for (unsigned i = 0; i < d->topics; i++)
+        check_target(d, true, i);
+}
+
 void driver_check_rest(struct driver *d)
 {
     check_target(d, false, rng_below(&d->rng, d->publishers));

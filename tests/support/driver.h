@@ -125,6 +125,8 @@ void driver_check_range(struct driver *d, unsigned user, const struct e2e_seen *
 /* driver_check_rest() compares a publisher's page, a topic's page, a few items and the lists of follows and
  * mutes. */
 void driver_check_rest(struct driver *d);
+void driver_check_targets(
+    struct driver *d); /* all items of all publishers and topics: nothing is there twice */
 
 void driver_check_all_feeds(struct driver *d);
 void driver_catch_up(struct driver *d); /* waits until all users' buckets have the last position */
