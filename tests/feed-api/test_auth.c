@@ -60,6 +60,8 @@ static int group_setup(void **state)
 static int group_teardown(void **state)
 {
     struct rig *r = *state;
+    if (r == NULL)
+        return 0; /* the set-up has failed */
     auth_free(r->auth);
     metrics_free(r->metrics);
     mongo_conn_put(r->conn);
