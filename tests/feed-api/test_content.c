@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -266,6 +267,37 @@ static void words_are_those_of_title_and_body(void **state)
 
 /* ---- with other threads ---- */
 
+static bool has_stopped(void *arg)
+{
+    const struct server *s = arg;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task", (int)server_pid(s));
+    DIR *tasks = opendir(path);
+    assert_non_null(tasks);
+    bool stopped = true;
+    for (struct dirent *d; (d = readdir(tasks)) != NULL && stopped;) {
+        char stat[128], state = 'T';
+        if (d->d_name[0] == '.')
+            continue;
+        snprintf(stat, sizeof stat, "%s/%.20s/stat", path, d->d_name);
+        FILE *f = fopen(stat, "r");
+        if (f != NULL && fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+            state = '?';
+        if (f != NULL)
+            fclose(f);
+        stopped = state == 'T';
+    }
+    closedir(tasks);
+    return stopped;
+}
+
+/* A signal takes its time to reach all threads: nothing is answered any more after this. */
+static void pause_mongod(struct world *w)
+{
+    server_pause(fixture_mongod(w->f));
+    assert_true(fixture_until(has_stopped, fixture_mongod(w->f), 10000));
+}
+
 struct asker {
     struct world *w;
     struct mongo *mongo;
@@ -319,7 +351,7 @@ static void equal_fetches_are_one(void **state)
     struct asker a[4];
     world_open(&w, state);
     item_id id = store(&w, "one");
-    server_pause(fixture_mongod(w.f));
+    pause_mongod(&w);
     start(&a[0], &w, w.mongo, id);
     wait_for(&w, M_CONTENT, MC_MISS, 1);
     for (int i = 1; i < 4; i++)
@@ -342,7 +374,7 @@ static void what_was_read_before_a_change_is_not_kept(void **state)
     struct asker before, after;
     world_open(&w, state);
     item_id id = store(&w, "one");
-    server_pause(fixture_mongod(w.f));
+    pause_mongod(&w);
     start(&before, &w, w.mongo, id);
     wait_for(&w, M_CONTENT, MC_MISS, 1);
     content_changed(w.content, id, 0);
@@ -369,14 +401,14 @@ static void whoever_joined_a_fetch_that_failed_reads_for_itself(void **state)
     world_open(&w, state);
     item_id id = store(&w, "one");
     const char *sep = strchr(fixture_mongodb_uri(w.f), '?') != NULL ? "&" : "?";
-    char *more = mem_printf("%ssocketTimeoutMS=200&serverSelectionTimeoutMS=200&connectTimeoutMS=200", sep);
+    char *more = mem_printf("%ssocketTimeoutMS=2000&serverSelectionTimeoutMS=500&connectTimeoutMS=500", sep);
     struct mongo *m = mongo_open(w.f, more);
     struct mongo_conn *warm;
     struct err e;
     assert_int_equal(mongo_conn_get(m, &warm, &e), 0);
     assert_int_equal(mongo_conn_fresh(warm, NULL, &e), 0);
     mongo_conn_put(warm);
-    server_pause(fixture_mongod(w.f));
+    pause_mongod(&w);
     start(&hasty, &w, m, id);
     wait_for(&w, M_CONTENT, MC_MISS, 1);
     start(&patient, &w, w.mongo, id);
