@@ -216,6 +216,9 @@ static void follow_log(struct tail *t, struct changes *log)
         struct err e;
         int rc = changes_next(log, c, &e);
         if (rc < 0 && e.code == ERR_LOG_LOST) {
+            lock_tail(t);
+            t->own_beat_ms = 0; /* not alive, from here on */
+            unlock_tail(t);
             metrics_add(t->app->metrics, M_TAIL_LOST, 0, 1);
             log_event(LOG_WARN, "tail_lost", LOG_ERR(&e));
             break;
