@@ -2,6 +2,7 @@
 
 #include <string.h>
 #include "common/clock.h"
+#include "common/log.h"
 
 #define REMOVE_BATCH     1000
 #define READ_DEADLINE_MS 10000 /* of one read; a batch of the audience takes milliseconds */
@@ -131,7 +132,12 @@ int apply_change(struct apply *a, const struct change *c, struct err *e)
     if (rc != 0)
         return -1;
     metrics_add(a->metrics, M_CHANGES, c->kind, 1);
-    if (c->kind == CHANGE_ITEM || c->kind == CHANGE_USER)
-        metrics_observe_us(a->metrics, M_APPLY, c->kind == CHANGE_USER, clock_mono_us() - from);
+    if (c->kind != CHANGE_ITEM && c->kind != CHANGE_USER)
+        return 0;
+    int64_t us = clock_mono_us() - from;
+    metrics_observe_us(a->metrics, M_APPLY, c->kind == CHANGE_USER, us);
+    log_event(LOG_DEBUG, "applied", LOG_X("position", c->t),
+              LOG_S("kind", c->kind == CHANGE_USER ? "user" : "item"), LOG_U("item", c->item),
+              LOG_I("us", us));
     return 0;
 }

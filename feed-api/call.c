@@ -302,10 +302,22 @@ void call_work(struct call *c, void (*fn)(struct worker *w, struct call *c))
 
 /* ---- the answer ---- */
 
+/* One line a call ties the request id to the position of what it wrote: the ranker logs the one, fanout the
+ * other. */
+static void log_answer(const struct call *c)
+{
+    log_event(LOG_DEBUG, "answered", LOG_S("request", c->http->id), LOG_S("operation", c->route->operation),
+              LOG_I("status", c->problem  ? problem_status(c->problem->code)
+                              : c->status ? c->status
+                                          : 200),
+              LOG_X("position", c->position), LOG_I("us", clock_mono_us() - c->start_us));
+}
+
 void call_finish(struct call *c)
 {
     if (c->problem == NULL && c->out.full)
         call_fail(c, PROBLEM_INTERNAL, "the answer is larger than %d bytes", OUT_MAX);
+    log_answer(c);
     if (c->problem != NULL) {
         problem_reply(c->http, c->problem);
         call_drop(c);
