@@ -138,6 +138,9 @@ struct server *mongod_server_new(const struct mongod_options *o, struct err *e)
         "--nounixsocket", "--wiredTigerCacheSizeGB", cache,
         "--setParameter", "diagnosticDataCollectionEnabled=false",
         "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100",
+        /* A process killed within a transaction leaves it open, and its reader's follows locked, until it expires:
+         * mongod's own limit is a minute. Ours take milliseconds and have two seconds. */
+        "--setParameter", "transactionLifetimeLimitSeconds=3",
         o->oplog_mb ? "--oplogSize" : NULL, oplog, NULL,
         /* clang-format on */
     };
