@@ -93,7 +93,8 @@ static int listen_on(struct http_server *s, const char *option, const char *text
 static int start_http(struct app *app, struct err *e)
 {
     struct http_server_options o = {.max_connections = (size_t)app->cfg.max_connections,
-                                    .max_body = MAX_BODY_DEFAULT};
+                                    .max_body = MAX_BODY_DEFAULT,
+                                    .max_body_total = (size_t)app->cfg.body_bytes};
     if (router_init(app, &o, e) < 0)
         return -1;
     status_options(app, &app->admin);
@@ -123,12 +124,28 @@ static void end_loop(void *arg)
     event_base_loopbreak(app->base);
 }
 
+static void stop_listening(struct app *app)
+{
+    http_server_drain(app->http, app->cfg.drain, end_loop, app);
+}
+
+static void on_grace_over(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    stop_listening(arg);
+}
+
 static void drain(int signum, void *arg)
 {
     (void)signum;
     struct app *app = arg;
-    app->draining = true;
-    http_server_drain(app->http, app->cfg.drain, end_loop, app);
+    struct timeval grace = {.tv_sec = app->cfg.drain_grace / 1000,
+                            .tv_usec = app->cfg.drain_grace % 1000 * 1000};
+    app->draining = true; /* /readyz is 503 from here on */
+    if (app->cfg.drain_grace == 0 ||
+        event_base_once(app->base, -1, EV_TIMEOUT, on_grace_over, app, &grace) != 0)
+        stop_listening(app);
 }
 
 /* Every request is answered by now; what is left are threads that may be waiting for a server that is gone.

@@ -1,8 +1,8 @@
 /* The life of a call after the router, and the checks that handlers share. */
 #include "feed-api/call.h"
 
-#include <assert.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +20,7 @@
 #define ERROR_SIZE     256
 #define JSON_DEPTH_MAX 32
 #define RETRY_MS       1000
+#define LINES_A_SECOND 20
 
 struct call_answer {
     struct problem problem;
@@ -102,31 +103,57 @@ void call_retry_after(struct call *c, int64_t ms)
         c->problem->retry_after_ms = ms;
 }
 
-static void count_failure(struct call *c, enum err_code code)
+static void count_mongo(struct call *c, enum err_code code)
 {
-    if (code == ERR_BUSY)
-        return;
     unsigned kind = code == ERR_UNAVAILABLE ? MM_UNAVAILABLE : code == ERR_TIMEOUT ? MM_TIMEOUT : MM_OTHER;
     metrics_add(c->app->metrics, M_MONGO_ERRORS, kind, 1);
 }
 
-int call_fail_err(struct call *c, const struct err *e)
+/* A server that is gone fails thousands of calls a second: of these, some a second are enough. The rest is
+ * counted by the metrics. Any thread; an odd line more or less between threads does no harm. */
+static bool log_has_room(void)
 {
-    if (c->problem != NULL)
-        return -1;
-    enum problem_code code = problem_of_err(e->code);
+    static _Atomic int64_t second;
+    static _Atomic unsigned lines;
+    int64_t now = clock_mono_ms() / 1000;
+    if (atomic_exchange(&second, now) != now)
+        atomic_store(&lines, 0);
+    return atomic_fetch_add(&lines, 1) < LINES_A_SECOND;
+}
+
+static int fail_server(struct call *c, const struct err *e, enum problem_code code)
+{
     int status = problem_status(code);
-    if (status < 500)
-        return call_fail(c, code, "%s", e->msg);
-    count_failure(c, e->code);
-    log_event(status == 503 ? LOG_WARN : LOG_ERROR, "call_failed", LOG_S("id", c->http->id),
-              LOG_S("op", c->route->operation), LOG_ERR(e));
+    if (status != 503 || log_has_room())
+        log_event(status == 503 ? LOG_WARN : LOG_ERROR, "call_failed", LOG_S("id", c->http->id),
+                  LOG_S("op", c->route->operation), LOG_ERR(e));
     if (status != 503)
         return call_fail(c, code, "something went wrong here; the log names this request's id");
     if (e->code == ERR_BUSY)
         return call_fail(c, code, "too much is going on at the moment");
     return call_fail(c, code,
                      e->code == ERR_TIMEOUT ? "it was not done in time" : "a database can't be reached");
+}
+
+int call_fail_err(struct call *c, const struct err *e)
+{
+    enum problem_code code = problem_of_err(e->code);
+    if (c->problem != NULL)
+        return -1;
+    if (problem_status(code) < 500)
+        return call_fail(c, code, "%s", e->msg);
+    if (e->code != ERR_BUSY)
+        count_mongo(c, e->code);
+    return fail_server(c, e, code);
+}
+
+int call_fail_redis(struct call *c, const struct err *e)
+{
+    if (c->problem != NULL)
+        return -1;
+    metrics_add(c->app->metrics, M_REDIS_ERRORS, MT_WORKER, 1);
+    enum problem_code code = problem_of_err(e->code);
+    return fail_server(c, e, problem_status(code) < 500 ? PROBLEM_INTERNAL : code);
 }
 
 int call_invalid(struct call *c, const char *pointer, const char *fmt, ...)

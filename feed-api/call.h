@@ -68,6 +68,8 @@ int call_fail(struct call *c, enum problem_code code, const char *fmt, ...)
  * 413, UNAVAILABLE, TIMEOUT and BUSY 503 with a retry hint, else 500. The text of 500s and 503s is logged
  * with the request id and not shown to the client. Any thread that has the call. Returns -1. */
 int call_fail_err(struct call *c, const struct err *e);
+int call_fail_redis(struct call *c,
+                    const struct err *e); /* the same, counted as Redis' error and not MongoDB's */
 
 void call_retry_after(struct call *c, int64_t ms);
 

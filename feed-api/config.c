@@ -35,7 +35,11 @@ static const struct config_row rows[] = {
     {"workers", CONFIG_INT, AT(workers), "16", 1, 256, "threads that talk to MongoDB"},
     {"worker-queue", CONFIG_INT, AT(worker_queue), "1024", 1, 100000, "requests that may wait for a worker"},
     {"max-connections", CONFIG_INT, AT(max_connections), "10000", 1, 1000000, "client connections"},
-    {"drain", CONFIG_MS, AT(drain), "4s", 0, MS_MIN, "time for requests in flight when told to stop"},
+    {"body-bytes", CONFIG_BYTES, AT(body_bytes), "256m", MIB, 65536 * MIB,
+     "memory for the bodies of all requests together"},
+    {"drain-grace", CONFIG_MS, AT(drain_grace), "0", 0, MS_MIN,
+     "time between telling not to be ready and taking no more connections"},
+    {"drain", CONFIG_MS, AT(drain), "2500ms", 0, MS_MIN, "time for requests in flight when told to stop"},
 
     {"timeline-entries", CONFIG_INT, AT(timeline_entries), "120", 4, 10000,
      "items kept of a timeline; as fanout's"},

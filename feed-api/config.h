@@ -27,7 +27,9 @@ struct feed_config {
     int64_t workers;      /* threads */
     int64_t worker_queue; /* jobs */
     int64_t max_connections;
-    int64_t drain; /* for what is in flight, after SIGTERM */
+    int64_t body_bytes;  /* of all requests together */
+    int64_t drain_grace; /* between not ready and not listening, after SIGTERM */
+    int64_t drain;       /* for what is in flight, after SIGTERM */
 
     /* pages */
     int64_t timeline_entries;

@@ -175,6 +175,9 @@ static int script_keys(const struct events_work *ew)
 static void write_answer(struct call *c, const struct events_work *ew, size_t taken, size_t duplicates)
 {
     bool first = true;
+    metrics_add(c->app->metrics, M_EVENTS, ME_ACCEPTED, (int64_t)taken);
+    metrics_add(c->app->metrics, M_EVENTS, ME_DUPLICATE, (int64_t)duplicates);
+    metrics_add(c->app->metrics, M_EVENTS, ME_REJECTED, (int64_t)(ew->n - taken - duplicates));
     buf_printf(&c->out, "{\"accepted\":%zu,\"duplicates\":%zu,\"rejected\":[", taken, duplicates);
     for (size_t i = 0; i < ew->n; i++) {
         if (!ew->events[i].rejected)
@@ -197,7 +200,7 @@ static void work_events(struct worker *w, struct call *c)
     size_t taken = 0, n = 0;
     script_fill(s, ew, c->params[0]);
     if (redis_script(w->redis, &reply, SCRIPT_EVENTS, script_keys(ew), s->argc, s->argv, s->len, &e) < 0) {
-        call_fail_err(c, &e);
+        call_fail_redis(c, &e);
     } else {
         n = reply->type == REDIS_REPLY_ARRAY ? reply->elements : 0;
         for (size_t i = 0; i < n; i++)

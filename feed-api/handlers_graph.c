@@ -84,6 +84,10 @@ static void note_changes(struct call *c, const struct graph_work *g)
         if (strcmp(last, line->user) != 0)
             tail_note_user(c->app->tail, line->user, c->position);
         last = line->user;
+        bool added = line->result == GRAPH_ADDED;
+        metrics_add(
+            c->app->metrics, M_GRAPH_CHANGES,
+            g->table == GRAPH_FOLLOWS ? (added ? MG_FOLLOW : MG_UNFOLLOW) : (added ? MG_MUTE : MG_UNMUTE), 1);
         enum target_kind kind;
         const char *name;
         if (g->table == GRAPH_FOLLOWS && target_split(line->target, &kind, &name, NULL) == 0)

@@ -164,6 +164,26 @@ static void probe_mongo(struct health *h)
     mongo_conn_put(c);
 }
 
+/* fanout notes the cap that it keeps timelines at. With another one here rebuilt timelines are longer or
+ * shorter than delivered ones, which does no harm but can't be meant. */
+static void compare_timeline_entries(struct health *h, struct mongo_conn *c)
+{
+    bson_t opts = BSON_INITIALIZER;
+    const bson_t *d;
+    int64_t value;
+    bson_t *filter = BCON_NEW("_id", BCON_UTF8("timeline_entries"));
+    mongo_read_opts(c, &opts);
+    mongoc_cursor_t *cursor =
+        mongoc_collection_find_with_opts(mongo_coll(c, COLL_SETTINGS), filter, &opts, NULL);
+    if (mongoc_cursor_next(cursor, &d) && mongo_get_i64(d, "value", &value) &&
+        value != h->app->cfg.timeline_entries)
+        log_event(LOG_WARN, "timeline_entries_differ", LOG_I("here", h->app->cfg.timeline_entries),
+                  LOG_I("fanout", value));
+    mongoc_cursor_destroy(cursor);
+    bson_destroy(filter);
+    bson_destroy(&opts);
+}
+
 static int bring_up(struct health *h, struct err *e)
 {
     struct app *app = h->app;
@@ -176,6 +196,8 @@ static int bring_up(struct health *h, struct err *e)
         rc = mongo_setting_secret(c, "cursor_key", app->cursor_key, e);
     if (rc == 0)
         rc = auth_bootstrap(app->auth, c, e);
+    if (rc == 0)
+        compare_timeline_entries(h, c);
     mongo_conn_put(c);
     return rc;
 }

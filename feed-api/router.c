@@ -269,7 +269,6 @@ static bool check_credential(struct app *app, const struct compiled *r, struct h
         identity_done(who);
         return false;
     }
-    metrics_add(app->metrics, M_AUTH, MA_OK, 1);
     return true;
 }
 
@@ -392,6 +391,8 @@ static int check_call(struct call *c, const struct compiled *r)
 
 static void run_call(struct call *c)
 {
+    if (c->who.role != ROLE_NONE)
+        metrics_add(c->app->metrics, M_AUTH, MA_OK, 1);
     if (check_call(c, &table.routes[c->http->route - 1]) < 0)
         call_finish(c);
     else
