@@ -171,6 +171,7 @@ static void read_answers(struct driver *d, struct sortie *s)
 struct attempt {
     struct driver *d;
     struct op *op;
+    char last[400];
 };
 
 static bool try_again(void *arg)
@@ -180,6 +181,7 @@ static bool try_again(void *arg)
     if (e2e_try(&stack.apis[0], a->op->method, a->op->path, a->op->extra, a->op->body, &r) != 0)
         return false;
     bool acknowledged = is_acknowledged(a->d, a->op, &r);
+    snprintf(a->last, sizeof a->last, "%d %s", r.status, r.body);
     if (acknowledged)
         op_apply(a->d, a->op, &r);
     reply_done(&r);
@@ -190,10 +192,10 @@ static void send_again(struct driver *d, struct sortie *s)
 {
     for (size_t i = 0; i < s->n; i++) {
         struct op *op = &s->flights[i].op;
-        struct attempt a = {d, op};
+        struct attempt a = {.d = d, .op = op};
         op->repeated = true;
         if (!fixture_until(try_again, &a, ACKNOWLEDGED_MS))
-            driver_fail(d, "%s %s is not taken any more", op->method, op->path);
+            driver_fail(d, "%s %s is not taken any more: %s", op->method, op->path, a.last);
         op_done(op);
     }
     s->n = 0;
@@ -270,7 +272,6 @@ static bool kill_between(struct driver *d, const struct victim *v, size_t *again
     wait_some(d);
     bool counts = unanswered(&s) > 0;
     server_kill(v->server());
-    d->disturbed = true;
     unsigned user = rng_below(&d->rng, d->users);
     if (s.ranked)
         read_ranked(d, &s);
@@ -309,6 +310,7 @@ static void run(const struct victim *v)
     unsigned counted = 0, kills = 0;
     size_t again = 0;
     driver_init(&d, (uint64_t)e2e_env("FEEDMILL_SEED", 1), v->name, stack.apis, 1, stack.redis);
+    d.db_away = v->server() == the_mongod();
     driver_setup(&d, 40);
     driver_catch_up(&d);
     for (; counted < wanted && kills < 3 * wanted; kills++) {

@@ -31,7 +31,7 @@ struct driver {
     redisContext *redis; /* the caller's; may be NULL where nothing looks into Redis */
     ts_t position;       /* of the latest write that was acknowledged */
     ts_t delivered;      /* publishes and moves up to here are in every timeline: the last catching up */
-    bool disturbed;      /* Redis lost something since: pages may say that they are partial */
+    bool db_away;        /* MongoDB was away: pages may be partial for a while, until it is seen to be back */
     unsigned serial;     /* of titles and external ids */
     unsigned ops, publishes, revisions, moves, deletes, graph_changes, feeds,
         items_compared;        /* done so far */
