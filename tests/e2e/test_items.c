@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include "common/clock.h"
+#include "common/buf.h"
 #include "common/mem.h"
 #include "tests/support/e2e.h"
 
