@@ -78,7 +78,7 @@ $$(BUILD)/bin/$(1): $$(call obj,$(1)/main.c) $$(call proc_obj,$(1)) $$(BUILD)/li
 $$(BUILD)/tests/$(1)/test_%: $$(BUILD)/obj/tests/$(1)/test_%.o $$(call proc_obj,$(1)) $$(BUILD)/libsupport.a $$(BUILD)/libcommon.a
 	@mkdir -p $$(@D)
 	@echo "  LINK $$@"
-	@$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(PKG_LIBS) -lcmocka
+	@$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(PKG_LIBS) -lcmocka -lyaml
 endef
 $(foreach p,$(PROCESSES),$(eval $(call PROC_RULE,$(p))))
 
@@ -91,7 +91,7 @@ $(addprefix $(BUILD)/bin/,$(TOOLS)): $(BUILD)/bin/%: $(BUILD)/obj/tools/main_%.o
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/libsupport.a $(BUILD)/libcommon.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
-	@$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
+	@$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka -lyaml
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
