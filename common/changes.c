@@ -255,8 +255,8 @@ void changes_close(struct changes *c)
 
 static void note_time(struct changes *c, const struct change *ch)
 {
-    /* The log is in order, so what lies before t was handed out. What shares t is of the same transaction, and a
-     * heartbeat is in none: with it, t itself is complete. */
+    /* The log is in order, so what lies before t was handed out. What shares t is of the same transaction,
+     * and a heartbeat is in none: with it, t itself is complete. */
     if (ch->t != 0)
         c->complete = ts_max(c->complete, ch->kind == CHANGE_HEARTBEAT ? ch->t : ch->t - 1);
     if (ch->kind != CHANGE_HEARTBEAT && ch->kind != CHANGE_OTHER)
