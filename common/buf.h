@@ -12,17 +12,17 @@
 #include <stdint.h>
 
 struct buf {
-    char *data;  /* NULL until something is appended */
-    size_t len;  /* bytes, without the NUL */
+    char *data; /* NULL until something is appended */
+    size_t len; /* bytes, without the NUL */
     size_t cap;
-    size_t max;  /* bytes */
-    bool full;   /* an append did not fit */
+    size_t max; /* bytes */
+    bool full;  /* an append did not fit */
 };
 
 void buf_init(struct buf *b, size_t max); /* no allocation; max in bytes, above 0 */
 void buf_done(struct buf *b);             /* frees data; the buf may be used again with the same max */
 void buf_reset(struct buf *b);            /* empties and keeps the memory; clears full */
-char *buf_take(struct buf *b);            /* the bytes, owned by the caller; "" when empty; b is empty after */
+char *buf_take(struct buf *b); /* the bytes, owned by the caller; "" when empty; b is empty after */
 
 void buf_add(struct buf *b, const void *p, size_t n);
 void buf_add_str(struct buf *b, const char *s);

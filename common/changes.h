@@ -1,12 +1,14 @@
 /* changes.h - the log: MongoDB's change stream, narrowed to what the processes need, in order.
  *
- * One struct changes is one tail, used by one thread, pull style. It resumes by itself after a lost connection or a fail-over
- * (resume token), so that no change is missed; a change may be told twice. When the log no longer reaches back to where it has to go on, next
- * answers ERR_LOG_LOST and the caller decides from where to begin again.
+ * One struct changes is one tail, used by one thread, pull style. It resumes by itself after a lost
+ * connection or a fail-over (resume token), so that no change is missed; a change may be told twice. When the
+ * log no longer reaches back to where it has to go on, next answers ERR_LOG_LOST and the caller decides from
+ * where to begin again.
  *
- * All changes of one transaction share their time t. "Everything up to t is known" (changes_complete()) holds only once something
- * later than t was read. So that this takes milliseconds and not the heartbeat's interval on an idle system, next writes a heartbeat of
- * its own when it is about to wait while the newest change is not complete yet (at most one every 5 ms).
+ * All changes of one transaction share their time t. "Everything up to t is known" (changes_complete()) holds
+ * only once something later than t was read. So that this takes milliseconds and not the heartbeat's interval
+ * on an idle system, next writes a heartbeat of its own when it is about to wait while the newest change is
+ * not complete yet (at most one every 5 ms).
  */
 #ifndef FEEDMILL_CHANGES_H
 #define FEEDMILL_CHANGES_H
@@ -28,17 +30,18 @@ enum change_kind {
 
 struct change {
     enum change_kind kind;
-    ts_t t;                     /* clusterTime */
-    item_id item;               /* CHANGE_ITEM */
-    int32_t revision;           /* CHANGE_ITEM: the revision that this change made; 0 when not told */
-    bool deleted;               /* CHANGE_ITEM */
-    bool inserted;              /* CHANGE_ITEM: it is new */
-    bool topics_changed;        /* CHANGE_ITEM: topics_before holds the former topics */
+    ts_t t;              /* clusterTime */
+    item_id item;        /* CHANGE_ITEM */
+    int32_t revision;    /* CHANGE_ITEM: the revision that this change made; 0 when not told */
+    bool deleted;        /* CHANGE_ITEM */
+    bool inserted;       /* CHANGE_ITEM: it is new */
+    bool topics_changed; /* CHANGE_ITEM: topics_before holds the former topics */
     unsigned n_topics_before;
     char topics_before[CHANGE_TOPICS_MAX][NAME_MAX_BYTES + 1];
-    char name[TARGET_TEXT_SIZE + 64]; /* CHANGE_USER: user; CHANGE_TARGET: "p:name"; CHANGE_API_KEY: key id; CHANGE_HEARTBEAT: instance */
-    int64_t at_ms;              /* CHANGE_HEARTBEAT: the writer's wall clock */
-    int64_t mono_ms;            /* CHANGE_HEARTBEAT: the writer's monotonic clock when it sent it */
+    char name[TARGET_TEXT_SIZE + 64]; /* CHANGE_USER: user; CHANGE_TARGET: "p:name"; CHANGE_API_KEY: key id;
+                                         CHANGE_HEARTBEAT: instance */
+    int64_t at_ms;                    /* CHANGE_HEARTBEAT: the writer's wall clock */
+    int64_t mono_ms;                  /* CHANGE_HEARTBEAT: the writer's monotonic clock when it sent it */
 };
 
 struct changes_options {
@@ -55,16 +58,18 @@ struct changes;
 int changes_open(struct changes **out, const struct changes_options *o, struct err *e) MUST_USE;
 void changes_close(struct changes *c);
 
-/* changes_next() answers 1 with *out filled, 0 when nothing came within wait_ms, -1 on an error: ERR_UNAVAILABLE is retried by calling again
- * (it backs off by itself, at most 1 s a call), ERR_LOG_LOST is final for this tail. */
+/* changes_next() answers 1 with *out filled, 0 when nothing came within wait_ms, -1 on an error:
+ * ERR_UNAVAILABLE is retried by calling again (it backs off by itself, at most 1 s a call), ERR_LOG_LOST is
+ * final for this tail. */
 int changes_next(struct changes *c, struct change *out, struct err *e) MUST_USE;
 
-/* changes_complete(): everything at or before this time has been handed out by changes_next() (and by then handled, if the caller handles each
- * before it asks for the next). */
+/* changes_complete(): everything at or before this time has been handed out by changes_next() (and by then
+ * handled, if the caller handles each before it asks for the next). */
 ts_t changes_complete(const struct changes *c);
 
-/* heartbeat: a thread of its own that updates {_id: instance} in `heartbeat` every 100 ms, so that time passes on the log and every process
- * can tell a silent tail from a quiet one. Documents of instances gone for an hour are removed by a TTL index. */
+/* heartbeat: a thread of its own that updates {_id: instance} in `heartbeat` every 100 ms, so that time
+ * passes on the log and every process can tell a silent tail from a quiet one. Documents of instances gone
+ * for an hour are removed by a TTL index. */
 struct heartbeat;
 #define HEARTBEAT_INTERVAL_MS 100
 int heartbeat_start(struct heartbeat **out, struct mongo *m, const char *instance, struct err *e) MUST_USE;

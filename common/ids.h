@@ -15,7 +15,8 @@ typedef uint64_t item_id;
 #define ITEM_ID_MAX         ((UINT64_C(1) << 53) - 1)
 #define ITEM_ID_TEXT_SIZE   17 /* 16 digits and the NUL */
 
-/* ids_make() builds an id from ms (0 to 2^42-1) and the low 11 bits of bits; never 0 (ms 0, bits 0 gives 1). */
+/* ids_make() builds an id from ms (0 to 2^42-1) and the low 11 bits of bits; never 0 (ms 0, bits 0 gives 1).
+ */
 item_id ids_make(int64_t ms, uint32_t bits);
 static inline int64_t ids_time_ms(item_id id)
 {

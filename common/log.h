@@ -29,11 +29,11 @@ struct log_field {
     } v;
 };
 
-#define LOG_S(k, x) ((struct log_field){(k), LOG_FIELD_STR, {.s = (x)}})    /* NULL prints as "" */
+#define LOG_S(k, x) ((struct log_field){(k), LOG_FIELD_STR, {.s = (x)}}) /* NULL prints as "" */
 #define LOG_I(k, x) ((struct log_field){(k), LOG_FIELD_INT, {.i = (x)}})
 #define LOG_U(k, x) ((struct log_field){(k), LOG_FIELD_UINT, {.u = (x)}})
 #define LOG_D(k, x) ((struct log_field){(k), LOG_FIELD_DOUBLE, {.d = (x)}})
-#define LOG_X(k, x) ((struct log_field){(k), LOG_FIELD_HEX, {.u = (x)}})    /* 16 hex digits: a log time */
+#define LOG_X(k, x) ((struct log_field){(k), LOG_FIELD_HEX, {.u = (x)}}) /* 16 hex digits: a log time */
 #define LOG_ERR(e)  LOG_S("code", err_code_name((e)->code)), LOG_S("error", (e)->msg)
 
 /* log_init() names the process ("fanout"; not copied) and sets the lowest level written. Before it, lines
@@ -48,8 +48,10 @@ void log_fields(enum log_level level, const char *event, const struct log_field 
 /* log_event(LOG_WARN, "redis_lost", LOG_S("addr", a), LOG_I("tries", 3)); the fields may be left out. */
 #define log_event(level, ...) LOG_PICK(level, __VA_ARGS__)
 #define LOG_PICK(level, event, ...)                                                                          \
-    log_fields((level), (event), (const struct log_field[]){{"", LOG_FIELD_STR, {.s = ""}}, ##__VA_ARGS__} + 1, \
-               sizeof((const struct log_field[]){{"", LOG_FIELD_STR, {.s = ""}}, ##__VA_ARGS__}) /            \
-                       sizeof(struct log_field) - 1)
+    log_fields((level), (event),                                                                             \
+               (const struct log_field[]){{"", LOG_FIELD_STR, {.s = ""}}, ##__VA_ARGS__} + 1,                \
+               sizeof((const struct log_field[]){{"", LOG_FIELD_STR, {.s = ""}}, ##__VA_ARGS__}) /           \
+                       sizeof(struct log_field) -                                                            \
+                   1)
 
 #endif

@@ -1,13 +1,14 @@
 /* metrics.h - counters, gauges and histograms, declared once as table rows, in Prometheus' text format.
  *
- * Each process has one table and an enum of its rows. Updates are relaxed atomics: any thread, no lock. Names have
- * base units (seconds, bytes) and counters end in _total. A row may have one label whose values are a fixed list;
- * never a user or an id.
+ * Each process has one table and an enum of its rows. Updates are relaxed atomics: any thread, no lock. Names
+ * have base units (seconds, bytes) and counters end in _total. A row may have one label whose values are a
+ * fixed list; never a user or an id.
  *
  *   enum { M_REQUESTS, M_LATENCY, M_N };
  *   static const struct metric_row rows[] = {
- *       [M_REQUESTS] = {"feedmill_http_requests_total", METRIC_COUNTER, "Requests answered.", "class", "1xx,2xx,3xx,4xx,5xx"},
- *       [M_LATENCY] = {"feedmill_http_request_seconds", METRIC_HISTOGRAM, "Time to answer.", NULL, NULL},
+ *       [M_REQUESTS] = {"feedmill_http_requests_total", METRIC_COUNTER, "Requests answered.", "class",
+ * "1xx,2xx,3xx,4xx,5xx"}, [M_LATENCY] = {"feedmill_http_request_seconds", METRIC_HISTOGRAM, "Time to
+ * answer.", NULL, NULL},
  *   };
  */
 #ifndef FEEDMILL_METRICS_H
@@ -29,13 +30,13 @@ struct metric_row {
 
 struct metrics;
 
-/* metrics_new() reads the table (not copied; must live as long). Histograms count microseconds and are printed in
- * seconds, with bounds 0.0005 to 10 (1-2.5-5 steps). */
+/* metrics_new() reads the table (not copied; must live as long). Histograms count microseconds and are
+ * printed in seconds, with bounds 0.0005 to 10 (1-2.5-5 steps). */
 struct metrics *metrics_new(const struct metric_row *rows, size_t n);
 void metrics_free(struct metrics *m);
 
-/* All take m = NULL as "not counted". value is the index in the row's list, 0 for rows without a label; an index beyond
- * the list is counted at the last one. */
+/* All take m = NULL as "not counted". value is the index in the row's list, 0 for rows without a label; an
+ * index beyond the list is counted at the last one. */
 void metrics_add(struct metrics *m, size_t row, size_t value, int64_t n);
 void metrics_set(struct metrics *m, size_t row, size_t value, int64_t v);
 void metrics_observe_us(struct metrics *m, size_t row, size_t value, int64_t us);

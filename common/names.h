@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include "common/err.h"
 
-#define NAME_MAX_BYTES    64
-#define TARGET_TEXT_SIZE  (NAME_MAX_BYTES + 3) /* kind, colon, name, NUL */
+#define NAME_MAX_BYTES   64
+#define TARGET_TEXT_SIZE (NAME_MAX_BYTES + 3) /* kind, colon, name, NUL */
 
 enum target_kind { TARGET_PUBLISHER, TARGET_TOPIC, TARGET_ITEM, TARGET_WORD };
 
@@ -22,9 +22,9 @@ int names_check(const char *s, size_t n, struct err *e) MUST_USE;
 /* utf8_valid() says whether n bytes are well-formed UTF-8 (no surrogates, no overlong forms, no U+0000). */
 bool utf8_valid(const char *s, size_t n);
 
-const char *target_kind_name(enum target_kind k);                  /* "publisher", "topic", "item", "word" */
+const char *target_kind_name(enum target_kind k); /* "publisher", "topic", "item", "word" */
 int target_kind_parse(const char *s, enum target_kind *out) MUST_USE; /* -1: none of the four */
-char target_kind_letter(enum target_kind k);                       /* 'p', 't', 'i', 'w' */
+char target_kind_letter(enum target_kind k);                          /* 'p', 't', 'i', 'w' */
 
 /* target_format() writes "p:name"; name has passed names_check(). */
 void target_format(enum target_kind k, const char *name, char out[TARGET_TEXT_SIZE]);

@@ -1,7 +1,7 @@
 /* sign.h - what can't be forged or guessed: HMAC-SHA256, SHA-256, comparing in constant time, random bytes.
  *
- * From libcrypto and the system. None of these fails: where the library or the system does, the process aborts,
- * because going on would mean going on unsigned. Any thread.
+ * From libcrypto and the system. None of these fails: where the library or the system does, the process
+ * aborts, because going on would mean going on unsigned. Any thread.
  */
 #ifndef FEEDMILL_SIGN_H
 #define FEEDMILL_SIGN_H

@@ -1,8 +1,9 @@
 /* ts.h - points on the log.
  *
  * Every question of before and after is answered by MongoDB's logical clock. A ts is a clusterTime or
- * operationTime: seconds in the high 32 bits, a counter in the low 32. As text it is 16 lower-case hex digits,
- * which compare as strings the way the numbers do (Lua's numbers are doubles and would not). 0 means "none".
+ * operationTime: seconds in the high 32 bits, a counter in the low 32. As text it is 16 lower-case hex
+ * digits, which compare as strings the way the numbers do (Lua's numbers are doubles and would not). 0 means
+ * "none".
  */
 #ifndef FEEDMILL_TS_H
 #define FEEDMILL_TS_H

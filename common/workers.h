@@ -1,9 +1,9 @@
 /* workers.h - the few threads that may block: MongoDB and synchronous Redis, behind one bounded queue.
  *
- * Each process that has them has its own struct app (opaque here). workers_submit() is called on the loop's thread; run() is called on a worker's thread
- * with that worker's clients; done() is called on the loop's thread afterwards. A job whose deadline passed
- * while it waited is not run: done() is told so by expired. A job that was accepted always gets its done(),
- * also while draining.
+ * Each process that has them has its own struct app (opaque here). workers_submit() is called on the loop's
+ * thread; run() is called on a worker's thread with that worker's clients; done() is called on the loop's
+ * thread afterwards. A job whose deadline passed while it waited is not run: done() is told so by expired. A
+ * job that was accepted always gets its done(), also while draining.
  */
 #ifndef FEEDMILL_COMMON_WORKERS_H
 #define FEEDMILL_COMMON_WORKERS_H
@@ -32,7 +32,7 @@ struct workers;
 struct workers_options {
     struct app *app; /* the process's own, handed to run() in the worker; may be NULL */
     struct event_base *base;
-    struct mongo *mongo;               /* the pool needs a client for each thread; NULL: none is checked out */
+    struct mongo *mongo; /* the pool needs a client for each thread; NULL: none is checked out */
     const struct redis_address *redis; /* copied */
     unsigned threads;                  /* 1 to 256 */
     unsigned queue_max;                /* jobs that may wait, 1 to 100,000 */
@@ -45,8 +45,8 @@ struct workers_options {
 int workers_new(struct workers **out, const struct workers_options *o, struct err *e) MUST_USE;
 
 /* workers_close() finishes what is queued (or lets it expire), joins the threads and calls every done(); from
- * then on workers_submit() refuses. workers_stop() does the same and frees w. On the loop's thread, when the loop
- * does not run. NULL is a no-op for both. */
+ * then on workers_submit() refuses. workers_stop() does the same and frees w. On the loop's thread, when the
+ * loop does not run. NULL is a no-op for both. */
 void workers_close(struct workers *w);
 void workers_stop(struct workers *w);
 
