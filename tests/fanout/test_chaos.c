@@ -34,6 +34,13 @@ static unsigned any(unsigned n)
     return (unsigned)(seed >> 33) % n;
 }
 
+/* A quarter of n bits. */
+static unsigned few(unsigned n)
+{
+    unsigned mask = any(1u << n);
+    return mask & any(1u << n);
+}
+
 static const char *user_name(unsigned u)
 {
     static char out[32];
@@ -64,7 +71,7 @@ static bool matches(unsigned u, unsigned i)
 
 static void write_item(void)
 {
-    unsigned i = any(ITEMS), topics = any(1u << TOPICS) & any(1u << TOPICS);
+    unsigned i = any(ITEMS), topics = few(TOPICS);
     char publisher[16];
     if (!items[i].there) {
         items[i].there = true;
@@ -107,7 +114,7 @@ static void set_follow(unsigned u, unsigned target, bool on)
 /* Two calls where feed-api makes a transaction: what a delivery between them does goes with the drop. */
 static ts_t change_follows(unsigned u)
 {
-    unsigned now = any(1u << TARGETS) & any(1u << TARGETS);
+    unsigned now = few(TARGETS);
     for (unsigned i = 0; i < TARGETS; i++) {
         if ((now ^ follows[u]) & 1u << i)
             set_follow(u, i, now & 1u << i);
