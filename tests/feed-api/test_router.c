@@ -398,6 +398,89 @@ static void a_lost_redis_is_degraded_and_not_down(void **state)
     assert_true(fixture_until(not_degraded, a, 10000));
 }
 
+static bool is_served(void *arg)
+{
+    struct api *a = arg;
+    return api_status(a, "GET", "/v1/users/ann/follows", NULL) == 200;
+}
+
+/* P9: nothing waits for ever, and who is turned away is told when to come again. */
+static void p9_a_hanging_mongodb_is_answered_for(void **state)
+{
+    struct api *a = *state;
+    struct reply r;
+    assert_true(is_served(a)); /* the admin key is known */
+    server_pause(fixture_mongod(a->fixture));
+    api_get(a, "/v1/users/ann/follows", &r);
+    assert_int_equal(r.status, 503);
+    assert_string_equal(reply_header(&r, "Retry-After"), "1");
+    json_t *o = reply_json(&r);
+    assert_true(json_integer_value(json_object_get(o, "retry_after_ms")) > 0);
+    json_decref(o);
+    reply_done(&r);
+    assert_int_equal(api_status(a, "GET", "/healthz", NULL), 200);
+    server_continue(fixture_mongod(a->fixture));
+    assert_true(fixture_until(is_served, a, 15000));
+    assert_true(api_metric(a, "feedmill_mongo_errors_total{kind=\"timeout\"}") +
+                    api_metric(a, "feedmill_mongo_errors_total{kind=\"unavailable\"}") >=
+                1);
+}
+
+static void p9_more_requests_than_the_queue_holds_are_turned_away(void **state)
+{
+    struct api *a = *state;
+    struct server *s = fixture_start(a->fixture, "feed-api", "feed-api-small", "--workers", "1",
+                                     "--worker-queue", "1", NULL);
+    struct rawhttp *conns[8];
+    uint16_t port = (uint16_t)fixture_port(a->fixture, s);
+    char *get = mem_printf("GET /v1/users/ann/follows HTTP/1.1\r\nHost: x\r\n%s\r\n", a->auth);
+    struct reply r;
+    rawhttp_once(port, "GET", "/v1/users/ann/follows", a->auth, NULL, &r);
+    assert_int_equal(r.status, 200);
+    reply_done(&r);
+    server_pause(fixture_mongod(a->fixture));
+    for (size_t i = 0; i < MEM_COUNT(conns); i++) {
+        conns[i] = rawhttp_open(port);
+        rawhttp_send_str(conns[i], get);
+    }
+    unsigned overloaded = 0;
+    for (size_t i = 0; i < MEM_COUNT(conns); i++) {
+        rawhttp_read(conns[i], "GET", &r);
+        assert_int_equal(r.status, 503);
+        assert_non_null(reply_header(&r, "Retry-After"));
+        overloaded += strstr(r.body, "/problems/overloaded") != NULL;
+        reply_done(&r);
+        rawhttp_close(conns[i]);
+    }
+    assert_true(overloaded >= MEM_COUNT(conns) - 2); /* one runs, one waits */
+    server_continue(fixture_mongod(a->fixture));
+    free(get);
+    fixture_forget(a->fixture, s);
+    assert_true(fixture_until(is_served, a, 15000));
+}
+
+static void a_process_that_drains_is_not_ready_before_it_stops_listening(void **state)
+{
+    struct api *a = *state;
+    struct server *s = fixture_start(a->fixture, "feed-api", "feed-api-grace", "--drain-grace", "60s", NULL);
+    uint16_t port = (uint16_t)fixture_port(a->fixture, s);
+    struct reply r;
+    server_signal(s, SIGTERM);
+    int status = 200;
+    for (int64_t until = clock_mono_ms() + 10000 * fixture_slowness();
+         status != 503 && clock_mono_ms() < until;) {
+        rawhttp_once(port, "GET", "/readyz", NULL, NULL, &r);
+        status = r.status;
+        reply_done(&r);
+    }
+    assert_int_equal(status, 503);
+    rawhttp_once(port, "GET", "/v1/status", a->auth, NULL, &r);
+    assert_int_equal(r.status, 200);
+    reply_done(&r);
+    server_kill(s);
+    fixture_forget(a->fixture, s);
+}
+
 static void a_process_that_has_not_been_up_is_not_ready(void **state)
 {
     struct api *a = *state;
@@ -520,6 +603,9 @@ int main(void)
         cmocka_unit_test(the_demo_gives_tokens_to_whoever_is_on_this_machine),
         cmocka_unit_test(status_and_metrics_say_what_is_going_on),
         cmocka_unit_test(a_lost_redis_is_degraded_and_not_down),
+        cmocka_unit_test(p9_a_hanging_mongodb_is_answered_for),
+        cmocka_unit_test(p9_more_requests_than_the_queue_holds_are_turned_away),
+        cmocka_unit_test(a_process_that_drains_is_not_ready_before_it_stops_listening),
         cmocka_unit_test(a_process_that_has_not_been_up_is_not_ready),
         cmocka_unit_test(wrong_options_end_the_process_with_a_reason),
         cmocka_unit_test(a_process_told_to_stop_answers_what_it_has_and_exits_cleanly),
