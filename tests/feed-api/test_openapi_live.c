@@ -202,6 +202,13 @@ static int tear_down(void **state)
     return 0;
 }
 
+static int as_admin(void **state)
+{
+    struct live *l = *state;
+    api_as(l->api, NULL);
+    return 0;
+}
+
 /* ---- answers ---- */
 
 static void the_document_is_served(void **state)
@@ -213,7 +220,6 @@ static void the_document_is_served(void **state)
     assert_int_equal(r.len, openapi_yaml_len());
     assert_memory_equal(r.body, openapi_yaml, r.len);
     reply_done(&r);
-    api_as(l->api, NULL);
 }
 
 static void items_are_answered_as_described(void **state)
@@ -565,17 +571,17 @@ static void what_is_taken_has_the_caps_that_are_described(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_document_is_served),
-        cmocka_unit_test(items_are_answered_as_described),
-        cmocka_unit_test(bulk_answers_are_described_line_by_line),
-        cmocka_unit_test(pages_are_answered_as_described),
-        cmocka_unit_test(what_is_not_described_is_refused),
-        cmocka_unit_test(targets_are_answered_as_described),
-        cmocka_unit_test(the_graph_is_answered_as_described),
-        cmocka_unit_test(events_keys_and_tokens_are_answered_as_described),
-        cmocka_unit_test(health_is_answered_as_described),
-        cmocka_unit_test(what_any_request_can_meet_is_described),
-        cmocka_unit_test(what_is_taken_has_the_caps_that_are_described),
+        cmocka_unit_test_setup(the_document_is_served, as_admin),
+        cmocka_unit_test_setup(items_are_answered_as_described, as_admin),
+        cmocka_unit_test_setup(bulk_answers_are_described_line_by_line, as_admin),
+        cmocka_unit_test_setup(pages_are_answered_as_described, as_admin),
+        cmocka_unit_test_setup(what_is_not_described_is_refused, as_admin),
+        cmocka_unit_test_setup(targets_are_answered_as_described, as_admin),
+        cmocka_unit_test_setup(the_graph_is_answered_as_described, as_admin),
+        cmocka_unit_test_setup(events_keys_and_tokens_are_answered_as_described, as_admin),
+        cmocka_unit_test_setup(health_is_answered_as_described, as_admin),
+        cmocka_unit_test_setup(what_any_request_can_meet_is_described, as_admin),
+        cmocka_unit_test_setup(what_is_taken_has_the_caps_that_are_described, as_admin),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
