@@ -45,5 +45,5 @@ static void bulk_items(struct call *c)
 const struct route routes_bulk[] = {
     {"POST", "/v1/items/bulk", bulk_items, ACCESS_PUBLISHER, NULL, "application/x-ndjson", BULK_BODY_MAX,
      "bulkItems"},
-    {NULL},
+    {0},
 };

@@ -402,5 +402,5 @@ const struct route routes_items[] = {
     {"DELETE", "/v1/items/{id}", delete_item, ACCESS_PUBLISHER, NULL, NULL, 0, "deleteItem"},
     {"GET", BY_EXTERNAL, get_external, ACCESS_ANY, NULL, NULL, 0, "getItemByExternalId"},
     {"DELETE", BY_EXTERNAL, delete_item, ACCESS_PUBLISHER, NULL, NULL, 0, "deleteItemByExternalId"},
-    {NULL},
+    {0},
 };

@@ -177,5 +177,5 @@ const struct route routes_targets[] = {
     {"GET", "/v1/topics", list_targets, ACCESS_ANY, "prefix,limit,cursor", NULL, 0, "listTopics"},
     {"GET", "/v1/topics/{t}", get_target, ACCESS_ANY, NULL, NULL, 0, "getTopic"},
     {"PUT", "/v1/topics/{t}", put_target, ACCESS_ADMIN, NULL, JSON, PROFILE_MAX, "putTopic"},
-    {NULL},
+    {0},
 };
