@@ -30,6 +30,7 @@ static void drain(int signum, void *arg)
     struct app *a = arg;
     log_event(LOG_INFO, "draining", LOG_S("signal", strsignal(signum)));
     a->status.draining = true;
+    shares_stop_soon(a->shares);
     engine_stop(a->engine);
 }
 

@@ -8,9 +8,13 @@
 #include "common/mem.h"
 #include "fanout/engine_private.h"
 
-#define PROGRESS_AT_MOST_MS 20 /* between two writings of progress: it costs Redis about a millisecond */
-#define BACK_OFF_FIRST_MS   50
-#define BACK_OFF_MAX_MS     1000
+/* Between two writings of progress, each of which costs Redis about a millisecond: never sooner than the one.
+ * Until the other, what was applied last is waited for to be complete, which takes the tail some
+ * milliseconds: so progress passes a lone publish at once. */
+#define PROGRESS_AT_MOST_MS  20
+#define PROGRESS_AT_LEAST_MS 100
+#define BACK_OFF_FIRST_MS    50
+#define BACK_OFF_MAX_MS      1000
 
 static bool stopping(const struct engine *g)
 {
@@ -203,8 +207,18 @@ static int handle_change(struct engine *g, struct err *e)
         return -1;
     if (g->in_hand.kind == CHANGE_HEARTBEAT)
         note_pulse(g, &g->in_hand);
+    else
+        g->applied_at = g->in_hand.t;
     g->has_change = false;
     return 0;
+}
+
+static bool progress_is_due(const struct engine *g)
+{
+    int64_t since = clock_mono_ms() - g->written_ms;
+    if (since < PROGRESS_AT_MOST_MS)
+        return false;
+    return since >= PROGRESS_AT_LEAST_MS || changes_complete(g->tail) >= g->applied_at;
 }
 
 static int one_round(struct engine *g, struct err *e)
@@ -225,9 +239,7 @@ static int one_round(struct engine *g, struct err *e)
     }
     if (take_change(g, e) != 0 || handle_change(g, e) != 0)
         return -1;
-    if (clock_mono_ms() - g->written_ms < PROGRESS_AT_MOST_MS)
-        return 0;
-    return engine_write_progress(g, e);
+    return progress_is_due(g) ? engine_write_progress(g, e) : 0;
 }
 
 /* Called between batches of a long audience: shares that went meanwhile get no more, and the leases stay
@@ -253,7 +265,7 @@ static void drain(struct engine *g)
         log_event(LOG_WARN, "change_left", LOG_X("position", g->in_hand.t), LOG_ERR(&e));
     if (!deliver_broken(g->deliver) && engine_write_progress(g, &e) != 0)
         log_event(LOG_WARN, "progress_not_written", LOG_ERR(&e));
-    if (shares_leave(g->o.shares, &e) != 0)
+    if (!g->mongodb_lost && shares_leave(g->o.shares, &e) != 0) /* else the leases run out by themselves */
         log_event(LOG_WARN, "shares_not_released", LOG_ERR(&e));
     log_event(LOG_INFO, "engine_ended", LOG_X("progress", g->written));
 }

@@ -46,6 +46,7 @@ struct engine {
     /* progress */
     int64_t written_ms; /* monotonic */
     ts_t written;
+    ts_t applied_at; /* of the last change that was not a heartbeat */
     struct pulse {
         ts_t t;
         int64_t at_ms;

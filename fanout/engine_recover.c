@@ -181,7 +181,7 @@ int engine_open_tail(struct engine *g, struct err *e)
         .instance = g->o.name,
         .kinds = 1u << CHANGE_ITEM | 1u << CHANGE_USER | 1u << CHANGE_HEARTBEAT,
         .start = from,
-        .wait_ms = 50,
+        .wait_ms = 20,
     };
     if (changes_open(&g->tail, &o, e) != 0)
         return -1;
@@ -191,6 +191,7 @@ int engine_open_tail(struct engine *g, struct err *e)
               LOG_X("was_at", g->tail_at), LOG_U("buckets", buckets_owned(&g->buckets)));
     g->tail_at = from;
     g->written = 0;
+    g->applied_at = 0;
     return 0;
 }
 

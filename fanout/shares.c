@@ -371,12 +371,17 @@ int shares_start(struct shares *s, struct err *e)
     return 0;
 }
 
-void shares_stop(struct shares *s)
+void shares_stop_soon(struct shares *s)
 {
     pthread_mutex_lock(&s->lock);
     s->stopping = true;
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
+}
+
+void shares_stop(struct shares *s)
+{
+    shares_stop_soon(s);
     if (s->started)
         pthread_join(s->thread, NULL);
     s->started = false;

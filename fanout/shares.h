@@ -42,8 +42,10 @@ struct shares_view {
 struct shares *shares_new(const struct shares_options *o);
 void shares_free(struct shares *s); /* stops the thread; leases stay as they are (see shares_leave) */
 
-/* shares_start() starts the thread; shares_stop() ends and joins it. */
+/* shares_start() starts the thread; shares_stop() ends and joins it; shares_stop_soon() asks it to end,
+ * without waiting (a round may be waiting for MongoDB): leases are not renewed any more. */
 int shares_start(struct shares *s, struct err *e) MUST_USE;
+void shares_stop_soon(struct shares *s);
 void shares_stop(struct shares *s);
 
 /* shares_step() does one round at once, as the thread does. The first one that succeeds takes over whatever
