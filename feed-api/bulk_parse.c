@@ -51,7 +51,7 @@ static int parse_delete(const json_t *o, int64_t now_ms, struct item *out, struc
 
 static void parse_object(const json_t *o, int64_t now_ms, struct bulk_line *line)
 {
-    struct item_problem p;
+    struct item_problem p = {0};
     const json_t *op = json_object_get(o, "op");
     int rc;
     if (op == NULL) {

@@ -93,7 +93,7 @@ static int take_idempotency_key(struct call *c, struct item *it)
 
 static int post_read(struct call *c, struct item *it)
 {
-    struct item_problem p;
+    struct item_problem p = {0};
     json_t *o = call_json(c);
     if (o == NULL)
         return -1;

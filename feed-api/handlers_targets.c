@@ -65,7 +65,7 @@ static void put_work(struct worker *w, struct call *c)
 
 static int put_read(struct call *c)
 {
-    struct item_problem p;
+    struct item_problem p = {0};
     if (kind_of(c) == TARGET_PUBLISHER && !identity_publishes(&c->who, c->params[0]))
         return call_fail(c, PROBLEM_FORBIDDEN, "this key is not bound to this publisher");
     json_t *o = call_json(c);

@@ -85,7 +85,7 @@ static int32_t retitle(struct items *s, item_id id, const char *title)
 {
     struct item it;
     struct items_written out;
-    struct item_problem p;
+    struct item_problem p = {0};
     struct err e;
     json_t *patch = json_pack("{s:s}", "title", title);
     if (items_get(s, id, &it, &e) != 0 || items_patch(s, &it, patch, 0, &out, &p, &e) != 0)

@@ -247,7 +247,7 @@ static void a_profile_is_replaced_as_a_whole_and_keeps_the_counts(void **state)
 {
     struct world w;
     struct err e;
-    struct item_problem p;
+    struct item_problem p = {0};
     struct target_profile profile;
     struct target t;
     world_open(&w, state);

@@ -173,7 +173,7 @@ static bool takes(const char *member, size_t bytes)
     } else
         json_object_set_new(o, member, json_string(value));
     struct item it;
-    struct item_problem p;
+    struct item_problem p = {0};
     bool taken = item_from_json(o, NOW, &it, &p) == 0;
     if (taken)
         item_done(&it);
@@ -205,7 +205,7 @@ static void caps_are_exact(void **state)
             json_array_append_new(media, json_pack("{s:s, s:s}", "url", "https://x/", "type", "a/b"));
         }
         struct item it;
-        struct item_problem p;
+        struct item_problem p = {0};
         json_t *o =
             json_pack("{s:s, s:s, s:s, s:o}", "publisher", "p", "title", "t", "body", "b", "topics", topics);
         int rc = item_from_json(o, NOW, &it, &p);
@@ -266,7 +266,7 @@ static void a_patch_merges_and_null_takes_away(void **state)
 {
     (void)state;
     struct item it = item_of(FULL);
-    struct item_problem p;
+    struct item_problem p = {0};
     bool changed = false;
     assert_int_equal(patch(&it,
                            "{\"title\":\"new\",\"url\":null,\"extra\":{\"b\":null,\"z\":{\"y\":null,\"x\":1}}"
@@ -292,7 +292,7 @@ static void a_patch_of_what_is_fixed_changes_nothing(void **state)
     static const char *const members[] = {"id",           "publisher", "external_id",
                                           "published_at", "revision",  "edited_at"};
     struct item it = item_of(FULL);
-    struct item_problem p;
+    struct item_problem p = {0};
     bool changed = false;
     for (size_t i = 0; i < MEM_COUNT(members); i++) {
         char *text = mem_printf("{\"title\":\"new\",\"%s\":\"5\"}", members[i]);

@@ -325,7 +325,7 @@ static void an_outdated_patch_is_applied_to_what_is_stored_now(void **state)
     struct world w;
     struct item stale;
     struct items_written out;
-    struct item_problem p;
+    struct item_problem p = {0};
     struct err e;
     world_open(&w, state);
     struct items_written a = post(&w.s, "a", "one", NULL);
