@@ -287,12 +287,12 @@ int call_position_known(struct worker *w, struct call *c, ts_t t)
 static void work_run(struct worker *w, void *arg)
 {
     struct call *c = arg;
-    if (w->mongo != NULL) {
+    if (w->mongo != NULL && !(c->needs_mongo && health_is_down(c->app->health, HEALTH_MONGODB))) {
         c->work(w, c);
         return;
     }
     c->then = NULL;
-    call_fail(c, PROBLEM_UNAVAILABLE, "no connection to MongoDB is free");
+    call_fail(c, PROBLEM_UNAVAILABLE, "a database can't be reached");
 }
 
 static void work_done(void *arg, bool expired)

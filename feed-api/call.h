@@ -48,6 +48,9 @@ struct call {
     void *data;                /* the handler's own */
     void (*data_free)(void *); /* called with data when the call is freed; may be NULL */
 
+    bool
+        needs_mongo; /* set by the router: no worker is kept waiting for a MongoDB that is known to be down */
+
     /* call.c's own */
     void (*then)(struct call *);
     void (*work)(struct worker *, struct call *);

@@ -16,6 +16,7 @@
 
 #define PROBE_EVERY_MS   500
 #define PROBE_TIMEOUT_MS 1000
+#define SILENT_MS        1500  /* without an answer: as good as down */
 #define BRING_UP_MS      10000 /* indexes of a large database take their time */
 #define BACKOFF_MIN_MS   100
 #define BACKOFF_MAX_MS   2000
@@ -34,6 +35,7 @@ struct health {
     bool stopping;
     bool up, failed;
     struct health_state states[HEALTH_SERVERS];
+    int64_t asked_ms[HEALTH_SERVERS]; /* clock_mono_ms() of a question that is not answered yet; 0: none */
 };
 
 const char *health_name(enum health_server which)
@@ -42,11 +44,19 @@ const char *health_name(enum health_server which)
     return names[which];
 }
 
+static void ask(struct health *h, enum health_server which)
+{
+    pthread_mutex_lock(&h->lock);
+    h->asked_ms[which] = clock_mono_ms();
+    pthread_mutex_unlock(&h->lock);
+}
+
 /* Takes down what a server answered; e is NULL when all is well. A turn is logged, a repetition is not. */
 static void note(struct health *h, enum health_server which, const struct err *e)
 {
     pthread_mutex_lock(&h->lock);
     struct health_state *s = &h->states[which];
+    h->asked_ms[which] = 0;
     bool turned = s->up != (e == NULL) || s->since_ms == 0;
     if (turned)
         s->since_ms = clock_wall_ms();
@@ -76,7 +86,20 @@ void health_get(const struct health *h, enum health_server which, struct health_
     struct health *own = (struct health *)h; /* the lock is not part of what the caller sees */
     pthread_mutex_lock(&own->lock);
     *out = own->states[which];
+    int64_t asked = own->asked_ms[which];
     pthread_mutex_unlock(&own->lock);
+    /* A server that hangs is noticed before the socket's time-out. */
+    if (out->up && asked != 0 && clock_mono_ms() - asked > SILENT_MS) {
+        out->up = false;
+        snprintf(out->error, sizeof out->error, "no answer yet");
+    }
+}
+
+bool health_is_down(const struct health *h, enum health_server which)
+{
+    struct health_state s;
+    health_get(h, which, &s);
+    return s.served && !s.up;
 }
 
 /* ---- on its thread ---- */
@@ -121,6 +144,7 @@ static void probe_redis(struct health *h)
 {
     struct err e;
     redisReply *reply;
+    ask(h, HEALTH_REDIS);
     if (redis_commandf(h->redis, &reply, &e, "PING", NULL) < 0) {
         note(h, HEALTH_REDIS, &e);
         return;
@@ -152,6 +176,7 @@ static void probe_mongo(struct health *h)
 {
     struct err e;
     struct mongo_conn *c;
+    ask(h, HEALTH_MONGODB);
     if (mongo_conn_get(h->app->mongo, &c, &e) < 0) {
         note(h, HEALTH_MONGODB, &e);
         return;

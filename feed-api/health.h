@@ -31,6 +31,7 @@ int health_start(struct health **out, struct app *app, struct err *e) MUST_USE;
 void health_stop(struct health *h); /* NULL is a no-op */
 
 void health_get(const struct health *h, enum health_server which, struct health_state *out);
-const char *health_name(enum health_server which); /* "redis", "mongodb", "ranker" */
+bool health_is_down(const struct health *h, enum health_server which); /* it has served, and does not now */
+const char *health_name(enum health_server which);                     /* "redis", "mongodb", "ranker" */
 
 #endif

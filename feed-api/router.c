@@ -412,7 +412,9 @@ static bool is_up(struct app *app, const struct compiled *r, struct http_request
 static void fetch_key(struct worker *w, struct call *c)
 {
     struct err e;
-    if (auth_fetch(c->app->auth, w->mongo, http_request_header(c->http, "Authorization"), &e) < 0)
+    if (health_is_down(c->app->health, HEALTH_MONGODB))
+        call_fail(c, PROBLEM_UNAVAILABLE, "the key can't be looked up: a database can't be reached");
+    else if (auth_fetch(c->app->auth, w->mongo, http_request_header(c->http, "Authorization"), &e) < 0)
         call_fail_err(c, &e);
 }
 
@@ -447,6 +449,8 @@ static void on_handle(struct http_request *q, void *arg)
         return;
     struct call *c = call_new(app, q, r->route);
     c->who = who;
+    /* Pages and events do with Redis and what is in memory, as long as they can. */
+    c->needs_mongo = r->class != MR_FEED && r->class != MR_EVENTS && r->class != MR_STATUS;
     if (ask)
         call_work_then(c, fetch_key, key_fetched);
     else
