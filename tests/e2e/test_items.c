@@ -685,7 +685,7 @@ static void P5_another_process_shows_a_delete_within_a_second(void **state)
     }
 }
 
-static void without_mongod_writes_are_503_and_go_on_afterwards(void **state)
+static void P10_without_mongod_writes_are_503_and_what_is_cached_is_read(void **state)
 {
     (void)state;
     const char *body = "{\"publisher\":\"daily\",\"external_id\":\"dark\",\"title\":\"t\",\"body\":\"b\"}";
@@ -700,9 +700,14 @@ static void without_mongod_writes_are_503_and_go_on_afterwards(void **state)
         e2e_try(&world.api, "POST", "/v1/items/bulk", "Content-Type: application/x-ndjson\r\n", body, &r), 0);
     assert_int_equal(r.status, 503);
     reply_done(&r);
+    char *path = item_path(text(made, "id"));
+    json_decref(e2e_json(&world.api, "GET", path, NULL, 200));
+    assert_problem(&world.api, "GET", "/v1/items/4711", NULL, NULL, 503, "unavailable", NULL);
     fixture_restart(world.f, fixture_mongod(world.f));
     assert_true(fixture_until(can_post, (void *)(uintptr_t)body, 20000));
+    json_decref(e2e_json(&world.api, "GET", path, NULL, 200));
     json_decref(made);
+    free(path);
 }
 
 int main(void)
@@ -726,7 +731,7 @@ int main(void)
         cmocka_unit_test(P1_an_item_that_was_answered_survives_kill_9_of_feed_api),
         cmocka_unit_test(P1_an_item_that_was_answered_survives_kill_9_of_mongod),
         cmocka_unit_test(P2_a_retry_after_a_lost_answer_stores_nothing_twice),
-        cmocka_unit_test(without_mongod_writes_are_503_and_go_on_afterwards),
+        cmocka_unit_test(P10_without_mongod_writes_are_503_and_what_is_cached_is_read),
     };
     return cmocka_run_group_tests(tests, start_world, stop_world);
 }

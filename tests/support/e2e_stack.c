@@ -15,11 +15,15 @@ static void start_processes(struct e2e_stack *s, const struct e2e_stack_options 
     assert_true(s->n_apis <= E2E_APIS_MAX);
     s->fanout = fixture_start(s->f, "fanout", "fanout-1", "--timeline-entries", entries,
                               o->lease_ms ? "--lease-ms" : NULL, o->lease_ms, NULL);
-    s->ranker = o->ranker ? fixture_start(s->f, "ranker", "ranker-1", NULL) : NULL;
+    const char *const *r = o->ranker_flags, *const *a = o->api_flags;
+    s->ranker = o->ranker
+                    ? fixture_start(s->f, "ranker", "ranker-1", r[0], r[1], r[2], r[3], r[4], r[5], NULL)
+                    : NULL;
     for (size_t i = 0; i < s->n_apis; i++) {
         char name[32];
         snprintf(name, sizeof name, "feed-api-%zu", i + 1);
-        s->servers[i] = fixture_start(s->f, "feed-api", name, "--timeline-entries", entries, NULL);
+        s->servers[i] = fixture_start(s->f, "feed-api", name, "--timeline-entries", entries, a[0], a[1], a[2],
+                                      a[3], a[4], a[5], NULL);
         e2e_api_init(&s->apis[i], s->f, s->servers[i]);
     }
     s->redis = e2e_redis(s->f);

@@ -21,6 +21,7 @@ struct e2e_stack_options {
     const char *lease_ms; /* of fanout; NULL: as fanout has it */
     size_t n_apis;        /* 1 or 2; 0: 1 */
     bool ranker;
+    const char *api_flags[6], *ranker_flags[6]; /* more flags and their values */
 };
 
 /* e2e_stack_start() starts all and waits until it is ready. e2e_stack_stop() stops all; it answers 0, or -1
