@@ -65,32 +65,34 @@ static void try_later(struct feed *f, const char *why)
 
 /* ---- a session's page ---- */
 
-static void remember_served(struct feed *f)
+static void on_remembered(const redisReply *reply, const struct err *e, void *arg)
 {
-    if (f->page.n_last == 0 || f->nothing)
+    (void)reply; /* if it was not kept, only a page after an expired session would miss it */
+    (void)e;
+    feed_send(arg);
+}
+
+/* The page is sent once it is kept what it shows: the next one may be asked of another process at once. */
+static void send_session(struct feed *f)
+{
+    unsigned n = f->nothing ? 0 : f->page.n_last;
+    if (n == 0 || f->cursor.served + n > SERVED_MAX) {
+        feed_send(f);
         return;
-    char key[KEY_SIZE], offset[24], *text = mem_alloc(f->page.n_last * SERVED_DIGITS + 1);
+    }
+    char key[KEY_SIZE], offset[24], *text = mem_alloc(n * SERVED_DIGITS + 1);
     keys_served(f, key);
     snprintf(offset, sizeof offset, "%" PRIu64, (uint64_t)f->cursor.served * SERVED_DIGITS);
-    for (unsigned i = 0; i < f->page.n_last; i++)
+    for (unsigned i = 0; i < n; i++)
         snprintf(text + i * SERVED_DIGITS, SERVED_DIGITS + 1, "%016" PRIu64, f->page.ids[i]);
     const struct redis_command commands[] = {
         {4, {"SETRANGE", key, offset, text}},
         {3, {"EXPIRE", key, SERVED_TTL_S}},
     };
     struct err e;
-    if (f->cursor.served + f->page.n_last <= SERVED_MAX &&
-        redis_async_group(f->app->redis, commands, MEM_COUNT(commands), FEED_REDIS_MS, feed_ignore_reply,
-                          NULL, &e)) {
-        /* Only an expired session would need it. */
-    }
+    if (redis_async_group(f->app->redis, commands, MEM_COUNT(commands), FEED_REDIS_MS, on_remembered, f, &e))
+        feed_send(f);
     free(text);
-}
-
-static void send_session(struct feed *f)
-{
-    remember_served(f);
-    feed_send(f);
 }
 
 static void session_work(struct worker *w, struct feed *f)
