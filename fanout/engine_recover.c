@@ -201,6 +201,7 @@ void engine_log_lost(struct engine *g, const struct err *e)
               LOG_S("then", "records made anew"));
     metrics_add(g->o.metrics, M_ERRORS, ERROR_OF_LOG_LOST, 1);
     engine_close_tail(g);
+    g->prepared = false; /* perhaps the collections were dropped */
     for (unsigned i = 0; i < SHARES; i++) {
         mark_stale(g, i);
         g->reset[i] = g->epoch[i] != 0;

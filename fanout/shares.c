@@ -149,6 +149,7 @@ static unsigned note_lost(struct shares *s, const struct lease docs[SHARES])
     unsigned held = 0;
     shares_look(s, &v);
     for (unsigned i = 0; i < SHARES; i++) {
+        s->ready = s->ready && docs[i].there; /* a dropped collection is made again in the next round */
         if (!v.share[i].held)
             continue;
         if (docs[i].there && docs[i].mine && docs[i].epoch == v.share[i].epoch) {

@@ -424,6 +424,28 @@ static void a_collection_dropped_under_the_tail_makes_records_anew(void **state)
     assert_true(rig_record_ts(&rig, 0, "born") > born);
 }
 
+static void a_dropped_database_is_begun_again(void **state)
+{
+    (void)state;
+    node_start(&a, &rig, "fanout-1", 1000, 120);
+    UNTIL(&rig, node_is_ready, &a);
+    make_timeline("ann");
+    bson_error_t be;
+    mongoc_database_t *d = mongoc_client_get_database(mongo_client(rig.conn), mongo_database(rig.mongo));
+    if (!mongoc_database_drop(d, &be))
+        fail_msg("drop: %s", be.message);
+    mongoc_database_destroy(d);
+    ts_t dropped = rig_now(&rig);
+    progress_reaches(dropped);
+    UNTIL(&rig, owns_all, &a);
+    for (unsigned i = 0; i < BUCKETS; i++)
+        assert_true(rig_record_ts(&rig, i, "born") >= dropped);
+    rig_edge(&rig, "ann", "p:daily");
+    make_timeline("ann");
+    progress_reaches(rig_publish(&rig, 1, "daily", ""));
+    assert_true(rig_holds(&rig, "ann", 1));
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, open_rig, close_rig)
@@ -447,6 +469,7 @@ int main(void)
         T(an_item_that_does_not_read_is_passed_over),
         T(a_progress_of_long_ago_is_replayed_and_harms_nothing),
         T(a_collection_dropped_under_the_tail_makes_records_anew),
+        T(a_dropped_database_is_begun_again),
     };
     return cmocka_run_group_tests(tests, fixture_group_setup, fixture_group_teardown);
 }
