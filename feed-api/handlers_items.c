@@ -11,6 +11,7 @@
 #include "common/clock.h"
 #include "common/mem.h"
 #include "feed-api/app.h"
+#include "feed-api/health.h"
 #include "feed-api/router.h"
 
 #define ITEM_REQUEST_MAX (128 * 1024)
@@ -168,25 +169,9 @@ static void answer_reading(struct call *c)
         answer_one(c, r->entries[0]);
 }
 
-static void read_work(struct worker *w, struct call *c)
+/* All or nothing. */
+static bool find_all(struct app *app, struct reading *r)
 {
-    struct reading *r = c->data;
-    struct err e;
-    struct content_entry *entries[ITEMS_LIST_MAX];
-    bool bypass = !tail_alive(c->app->tail);
-    if ((bypass && mongo_conn_fresh(w->mongo, NULL, &e) != 0) ||
-        content_fetch(c->app->content, w->mongo, r->ids, r->n, bypass, entries, &e) != 0) {
-        call_fail_err(c, &e);
-        return;
-    }
-    memcpy(r->entries, entries, r->n * sizeof *entries);
-    answer_reading(c);
-}
-
-static bool find_cached(struct app *app, struct reading *r)
-{
-    if (!tail_alive(app->tail))
-        return false;
     bool all = true;
     for (size_t i = 0; i < r->n && all; i++) {
         r->entries[i] = content_find(app->content, r->ids[i]);
@@ -199,9 +184,34 @@ static bool find_cached(struct app *app, struct reading *r)
     return all;
 }
 
+/* Without MongoDB what is cached is shown, as pages do (P10). */
+static void read_failed(struct call *c, const struct err *e)
+{
+    if ((e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT) && find_all(c->app, c->data))
+        answer_reading(c);
+    else
+        call_fail_err(c, e);
+}
+
+static void read_work(struct worker *w, struct call *c)
+{
+    struct reading *r = c->data;
+    struct err e;
+    struct content_entry *entries[ITEMS_LIST_MAX];
+    bool bypass = !tail_alive(c->app->tail);
+    if ((bypass && mongo_conn_fresh(w->mongo, NULL, &e) != 0) ||
+        content_fetch(c->app->content, w->mongo, r->ids, r->n, bypass, entries, &e) != 0) {
+        read_failed(c, &e);
+        return;
+    }
+    memcpy(r->entries, entries, r->n * sizeof *entries);
+    answer_reading(c);
+}
+
 static void read_items(struct call *c)
 {
-    if (!find_cached(c->app, c->data)) {
+    bool trusted = tail_alive(c->app->tail) || health_is_down(c->app->health, HEALTH_MONGODB);
+    if (!trusted || !find_all(c->app, c->data)) {
         call_work(c, read_work);
         return;
     }
