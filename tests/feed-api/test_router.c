@@ -533,6 +533,35 @@ static void wrong_options_end_the_process_with_a_reason(void **state)
     }
 }
 
+static void the_admin_address_needs_no_key_and_has_nothing_else(void **state)
+{
+    struct api *a = *state;
+    char address[32];
+    uint16_t port = (uint16_t)server_free_port();
+    snprintf(address, sizeof address, "127.0.0.1:%d", port);
+    struct server *s =
+        fixture_start(a->fixture, "feed-api", "feed-api-admin", "--admin-listen", address, NULL);
+    static const struct {
+        const char *path, *part;
+        int status;
+    } rows[] = {
+        {"/healthz", "ok", 200},
+        {"/readyz", "\"ready\":true", 200},
+        {"/metrics", "feedmill_tail_alive 1", 200},
+        {"/v1/status", "\"name\":\"feed-api-admin\"", 200},
+        {"/v1/keys", "not_found", 404},
+        {"/v1/items/1", "not_found", 404},
+    };
+    for (size_t i = 0; i < MEM_COUNT(rows); i++) {
+        struct reply r;
+        rawhttp_once(port, "GET", rows[i].path, NULL, NULL, &r);
+        assert_int_equal(r.status, rows[i].status);
+        assert_non_null(strstr(r.body, rows[i].part));
+        reply_done(&r);
+    }
+    fixture_forget(a->fixture, s);
+}
+
 struct under_way {
     struct api *a;
     uint16_t port;
@@ -608,6 +637,7 @@ int main(void)
         cmocka_unit_test(a_process_that_drains_is_not_ready_before_it_stops_listening),
         cmocka_unit_test(a_process_that_has_not_been_up_is_not_ready),
         cmocka_unit_test(wrong_options_end_the_process_with_a_reason),
+        cmocka_unit_test(the_admin_address_needs_no_key_and_has_nothing_else),
         cmocka_unit_test(a_process_told_to_stop_answers_what_it_has_and_exits_cleanly),
     };
     return cmocka_run_group_tests(tests, api_group_setup_only, api_group_teardown);
