@@ -94,6 +94,20 @@ static int run_script(struct redis *r, redisReply **out, enum script s, int nkey
     return rc;
 }
 
+#define RETRY_WITHIN_MS 100
+
+/* A connection that Redis closed meanwhile (it was restarted) is only noticed when it is used: once more, on
+ * a new one, unless it took long to fail. Beginning twice does no harm. */
+static int run_build(struct redis *redis, redisReply **out, const char **argv, int argc)
+{
+    int64_t start = clock_mono_ms();
+    if (run_script(redis, out, SCRIPT_BUILD, 3, argc, argv, NULL) == 0)
+        return 0;
+    if (clock_mono_ms() - start > RETRY_WITHIN_MS)
+        return -1;
+    return run_script(redis, out, SCRIPT_BUILD, 3, argc, argv, NULL);
+}
+
 /* Begins: *r becomes the time at which the truth has to be read; the answer says whether it may be written
  * afterwards (MRB_DONE) or why not. */
 static enum metric_rebuild begin(struct redis *redis, const struct build *b, int64_t expiry_ms, ts_t least,
@@ -104,7 +118,7 @@ static enum metric_rebuild begin(struct redis *redis, const struct build *b, int
     snprintf(expiry, sizeof expiry, "%" PRId64, expiry_ms);
     const char *argv[] = {b->timeline, b->meta, b->record, least_text, b->token, expiry};
     redisReply *reply;
-    if (run_script(redis, &reply, SCRIPT_BUILD, 3, MEM_COUNT(argv), argv, NULL))
+    if (run_build(redis, &reply, argv, MEM_COUNT(argv)))
         return MRB_NO_REDIS;
     enum metric_rebuild how = MRB_FAILED;
     if (reply->type == REDIS_REPLY_ARRAY && reply->elements >= 1) {
