@@ -56,7 +56,13 @@ TESTS := $(patsubst tests/%.c,%,$(wildcard tests/*/test_*.c))
 BINS  := $(addprefix $(BUILD)/bin/,$(foreach p,$(PROCESSES),$(if $(wildcard $(p)/main.c),$(p))) $(TOOLS))
 ONLY  ?=
 TEST_BINS := $(addprefix $(BUILD)/tests/,$(TESTS))
+# ThreadSanitizer runs where threads share: not on the tools, and of the tests with whole processes on these.
+TSAN_E2E  ?= e2e/test_paging e2e/test_items
+TSAN_SKIP := $(filter-out $(TSAN_E2E),$(filter tools/% e2e/%,$(TESTS)))
 TEST_SELECTED := $(if $(ONLY),$(foreach t,$(TEST_BINS),$(if $(findstring $(ONLY),$(t)),$(t))),$(TEST_BINS))
+ifeq ($(V),tsan)
+TEST_SELECTED := $(filter-out $(addprefix %/,$(TSAN_SKIP)),$(TEST_SELECTED))
+endif
 
 .DEFAULT_GOAL := build
 
@@ -110,9 +116,6 @@ $(BUILD)/obj/feed-api/openapi.o: openapi.yaml
 JOBS     ?= $(shell nproc)
 VARIANTS ?= release asan tsan
 SUBMAKE   = $(MAKE) --no-print-directory -j$(JOBS)
-
-# ThreadSanitizer runs where threads share: all but these, which have one thread or take too long under it.
-TSAN_SKIP ?= tools/% e2e/%
 
 setup: ## get the missing Debian packages and a mongod, and nothing else
 	@tools/setup.sh run
