@@ -15,7 +15,6 @@
 #include <cmocka.h>
 
 #include <inttypes.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,12 +23,12 @@
 #include "common/clock.h"
 #include "common/mem.h"
 #include "tests/support/e2e_stack.h"
+#include "tests/support/flights.h"
 
 #define KILLS           50
 #define KILLS_SANITIZED 8
 #define AT_ONCE         6
 #define LATEST_KILL_US  6000
-#define ACKNOWLEDGED_MS 30000
 #define LOOK_EVERY      10 /* cases between comparisons of everything */
 
 static struct e2e_stack stack;
@@ -47,67 +46,28 @@ static int stop_stack(void **state)
     return e2e_stack_stop(&stack);
 }
 
-/* ---- requests under way ---- */
-
-struct flight {
-    struct op op;
-    struct rawhttp *conn;
-};
-
-struct sortie {
-    struct flight flights[AT_ONCE];
-    size_t n;
-    struct rawhttp *ranked; /* a page in ranked order, for the ranker's sake; else NULL */
-};
-
-static bool fits(const struct sortie *s, const struct op *op)
-{
-    for (size_t i = 0; i < s->n; i++)
-        if (op_conflicts(&s->flights[i].op, op))
-            return false;
-    return true;
-}
-
-static void send_some(struct driver *d, struct sortie *s)
-{
-    size_t n = 1 + rng_below(&d->rng, AT_ONCE);
-    s->n = 0;
-    while (s->n < n) {
-        struct flight *f = &s->flights[s->n];
-        op_make(d, DRIVER_GRAPH | DRIVER_NAMED, &f->op);
-        if (!fits(s, &f->op)) {
-            op_done(&f->op);
-            continue;
-        }
-        f->conn = e2e_send(&stack.apis[0], f->op.method, f->op.path, f->op.extra, f->op.body);
-        if (!f->conn)
-            driver_fail(d, "can't connect to feed-api");
-        s->n++;
-    }
-}
-
-static void ask_ranked(struct driver *d, struct sortie *s)
+/* A page in ranked order, under way while the ranker is killed. */
+static struct rawhttp *ask_ranked(struct driver *d)
 {
     char path[200];
     snprintf(path, sizeof path, "/v1/users/%s/feed?order=ranked&fields=ids", driver_user(d, 0));
-    s->ranked = e2e_send(&stack.apis[0], "GET", path, NULL, NULL);
-    if (!s->ranked)
-        driver_fail(d, "can't connect to feed-api");
+    struct rawhttp *c = e2e_send(&stack.apis[0], "GET", path, NULL, NULL);
+    assert_non_null(c);
+    return c;
 }
 
-static void read_ranked(struct driver *d, struct sortie *s)
+static void read_ranked(struct driver *d, struct rawhttp *c)
 {
     struct reply r;
     struct e2e_page p;
-    if (rawhttp_try_read(s->ranked, "GET", &r) != 0 || r.status != 200)
+    if (rawhttp_try_read(c, "GET", &r) != 0 || r.status != 200)
         driver_fail(d, "a ranked page was not answered");
     e2e_page_parse(&r, &p);
     if (!p.session[0] && !p.fallback[0])
         driver_fail(d, "neither ranked nor a fallback: %.400s", r.body);
     e2e_page_done(&p);
     reply_done(&r);
-    rawhttp_close(s->ranked);
-    s->ranked = NULL;
+    rawhttp_close(c);
 }
 
 static void wait_some(struct driver *d)
@@ -115,90 +75,6 @@ static void wait_some(struct driver *d)
     /* Not to synchronise: the moment of the kill is what varies. */
     struct timespec t = {.tv_nsec = (long)rng_below(&d->rng, LATEST_KILL_US) * 1000};
     nanosleep(&t, NULL);
-}
-
-static bool is_open_question(const struct rawhttp *conn)
-{
-    struct pollfd p = {.fd = rawhttp_fd(conn), .events = POLLIN};
-    return poll(&p, 1, 0) == 0;
-}
-
-static size_t unanswered(const struct sortie *s)
-{
-    size_t n = 0;
-    if (s->ranked)
-        return is_open_question(s->ranked);
-    for (size_t i = 0; i < s->n; i++)
-        n += is_open_question(s->flights[i].conn);
-    return n;
-}
-
-/* A bulk request may be answered as a whole and refuse some lines because the database went away under it. */
-static bool is_acknowledged(struct driver *d, const struct op *op, const struct reply *r)
-{
-    if (r->status == 503)
-        return false;
-    if (r->status >= 500)
-        driver_fail(d, "%s %s: %d %.400s", op->method, op->path, r->status, r->body);
-    bool lines = op->kind == OP_ITEMS || op->kind == OP_FOLLOWS;
-    return !lines || !strstr(r->body, "\"status\":503");
-}
-
-/* Reads the answers; what has none stays in the sortie. */
-static void read_answers(struct driver *d, struct sortie *s)
-{
-    size_t left = 0;
-    for (size_t i = 0; i < s->n; i++) {
-        struct flight *f = &s->flights[i];
-        struct reply r;
-        bool acknowledged = false;
-        if (rawhttp_try_read(f->conn, f->op.method, &r) == 0) {
-            acknowledged = is_acknowledged(d, &f->op, &r);
-            if (acknowledged)
-                op_apply(d, &f->op, &r);
-            reply_done(&r);
-        }
-        rawhttp_close(f->conn);
-        f->conn = NULL;
-        if (acknowledged)
-            op_done(&f->op);
-        else
-            s->flights[left++] = *f;
-    }
-    s->n = left;
-}
-
-struct attempt {
-    struct driver *d;
-    struct op *op;
-    char last[400];
-};
-
-static bool try_again(void *arg)
-{
-    struct attempt *a = arg;
-    struct reply r;
-    if (e2e_try(&stack.apis[0], a->op->method, a->op->path, a->op->extra, a->op->body, &r) != 0)
-        return false;
-    bool acknowledged = is_acknowledged(a->d, a->op, &r);
-    snprintf(a->last, sizeof a->last, "%d %s", r.status, r.body);
-    if (acknowledged)
-        op_apply(a->d, a->op, &r);
-    reply_done(&r);
-    return acknowledged;
-}
-
-static void send_again(struct driver *d, struct sortie *s)
-{
-    for (size_t i = 0; i < s->n; i++) {
-        struct op *op = &s->flights[i].op;
-        struct attempt a = {.d = d, .op = op};
-        op->repeated = true;
-        if (!fixture_until(try_again, &a, ACKNOWLEDGED_MS))
-            driver_fail(d, "%s %s is not taken any more: %s", op->method, op->path, a.last);
-        op_done(op);
-    }
-    s->n = 0;
 }
 
 /* ---- victims ---- */
@@ -265,30 +141,29 @@ static void check_ranked(struct driver *d, unsigned user)
 /* One case; answers whether it counts; *again grows by the writes that were not acknowledged. */
 static bool kill_between(struct driver *d, const struct victim *v, size_t *again)
 {
-    struct sortie s = {.n = 0};
-    send_some(d, &s);
-    if (v->server() == the_ranker())
-        ask_ranked(d, &s);
+    struct flights f;
+    flights_send(d, DRIVER_GRAPH, 1 + rng_below(&d->rng, AT_ONCE), &f);
+    struct rawhttp *ranked = v->server() == the_ranker() ? ask_ranked(d) : NULL;
     wait_some(d);
-    bool counts = unanswered(&s) > 0;
+    bool counts = ranked ? flights_unanswered(ranked) : flights_open(&f) > 0;
     server_kill(v->server());
     unsigned user = rng_below(&d->rng, d->users);
-    if (s.ranked)
-        read_ranked(d, &s);
+    if (ranked)
+        read_ranked(d, ranked);
     if (v->writes_without) {
-        read_answers(d, &s);
-        if (s.n > 0)
-            driver_fail(d, "%s %s was not answered without %s", s.flights[0].op.method, s.flights[0].op.path,
+        flights_read(d, &f);
+        if (f.n > 0)
+            driver_fail(d, "%s %s was not answered without %s", f.flights[0].op.method, f.flights[0].op.path,
                         v->name);
         driver_check_feed(d, user);
         driver_check_now(d, user, &stack.apis[0]);
     }
     come_back(d, v);
-    read_answers(d, &s);
-    *again += s.n;
-    send_again(d, &s);
+    flights_read(d, &f);
+    *again += f.n;
+    flights_again(d, &f);
     driver_check_feed(d, user);
-    if (v->server() == the_ranker())
+    if (ranked)
         check_ranked(d, user);
     return counts;
 }
@@ -367,5 +242,6 @@ int main(void)
         cmocka_unit_test(p1_acknowledged_writes_hold_once_when_redis_is_killed),
         cmocka_unit_test(p1_acknowledged_writes_hold_once_when_mongod_is_killed),
     };
+    e2e_choose_tests();
     return cmocka_run_group_tests_name("kill -9", tests, start_stack, stop_stack);
 }

@@ -19,12 +19,15 @@
 #include "common/keys.h"
 #include "common/mem.h"
 #include "tests/support/e2e_stack.h"
+#include "tests/support/flights.h"
 
 #define CAP         "8"
 #define FIRST_ITEMS 80
 #define LONG_FEED   50
 #define ROUNDS      8
 #define ROUND_OPS   30
+#define RACE_ROUNDS 6
+#define RACE_BURSTS 5
 
 /* ---- the model itself ---- */
 
@@ -224,13 +227,97 @@ static void feeds_equal_the_model_whatever_is_written(void **state)
         run_seed(seed + (uint64_t)i);
 }
 
+/* ---- reads and writes at the same time ---- */
+
+struct reads {
+    struct rawhttp *conn[2 * MODEL_USERS_MAX];
+    size_t n;
+};
+
+/* A page of each user at each process. What it shows depends on who comes first; what it leaves in Redis may
+ * not. */
+static void send_reads(struct driver *d, struct reads *r)
+{
+    r->n = 0;
+    for (unsigned u = 0; u < d->users; u++)
+        for (size_t i = 0; i < d->n_apis; i++) {
+            char path[200];
+            snprintf(path, sizeof path, "/v1/users/%s/feed?limit=%u", driver_user(d, u),
+                     1 + rng_below(&d->rng, 20));
+            r->conn[r->n] = e2e_send(&d->apis[i], "GET", path, NULL, NULL);
+            assert_non_null(r->conn[r->n]);
+            r->n++;
+        }
+}
+
+static void read_reads(struct driver *d, struct reads *r)
+{
+    for (size_t i = 0; i < r->n; i++) {
+        struct reply reply;
+        rawhttp_read(r->conn[i], "GET", &reply);
+        if (reply.status != 200)
+            driver_fail(d, "a page: %d %.400s", reply.status, reply.body);
+        reply_done(&reply);
+        rawhttp_close(r->conn[i]);
+    }
+}
+
+/* Timelines are rebuilt while deliveries, removals and changes of follows arrive, half of them at another
+ * process, and Redis loses things under all of it. When the dust has settled the delivered timelines have to
+ * be right. */
+static void run_race(uint64_t seed)
+{
+    struct driver d;
+    int64_t start = clock_mono_ms();
+    driver_init(&d, seed, "r", stack.apis, 2, stack.redis);
+    driver_setup(&d, FIRST_ITEMS);
+    for (unsigned round = 0; round < RACE_ROUNDS; round++) {
+        for (unsigned i = 0; i < RACE_BURSTS; i++) {
+            struct flights f;
+            struct reads before, after;
+            if (rng_percent(&d.rng, 40))
+                disturb(&d);
+            send_reads(&d, &before);
+            flights_send(&d, rng_percent(&d.rng, 50) ? DRIVER_GRAPH : 0, 1 + rng_below(&d.rng, FLIGHTS_MAX),
+                         &f);
+            send_reads(&d, &after);
+            flights_read(&d, &f);
+            if (f.n > 0)
+                driver_fail(&d, "%s %s was not taken", f.flights[0].op.method, f.flights[0].op.path);
+            read_reads(&d, &before);
+            read_reads(&d, &after);
+        }
+        driver_catch_up(&d);
+        for (unsigned u = 0; u < d.users; u++)
+            driver_check_delivered(&d, u);
+    }
+    driver_check_targets(&d);
+    printf("race %" PRIu64 ": %u ops, %u feeds, %u items compared, %" PRId64 " ms\n", seed, d.ops, d.feeds,
+           d.items_compared, clock_mono_ms() - start);
+    fflush(stdout);
+    driver_done(&d);
+}
+
+static void feeds_equal_the_model_after_reads_and_writes_met(void **state)
+{
+    (void)state;
+    uint64_t seed = (uint64_t)e2e_env("FEEDMILL_SEED", 1);
+    int64_t seeds = e2e_env("FEEDMILL_SEEDS", fixture_slowness() > 1 ? 2 : 6);
+    for (int64_t i = 0; i < seeds; i++)
+        run_race(seed + (uint64_t)i);
+}
+
 int main(void)
 {
     const struct CMUnitTest pure[] = {
         cmocka_unit_test(a_model_feed_holds_what_is_followed_and_not_muted),
         cmocka_unit_test(a_model_replaces_items_by_id_and_finds_them),
     };
-    const struct CMUnitTest whole[] = {cmocka_unit_test(feeds_equal_the_model_whatever_is_written)};
+    const struct CMUnitTest whole[] = {
+        cmocka_unit_test(feeds_equal_the_model_whatever_is_written),
+        cmocka_unit_test(feeds_equal_the_model_after_reads_and_writes_met),
+    };
+    e2e_choose_tests();
     int failed = cmocka_run_group_tests_name("the model", pure, NULL, NULL);
     return failed + cmocka_run_group_tests_name("feeds and the model", whole, start_stack, stop_stack);
 }

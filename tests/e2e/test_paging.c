@@ -321,5 +321,6 @@ int main(void)
         cmocka_unit_test(p4_a_cursor_with_any_character_changed_is_refused),
         cmocka_unit_test(p4_a_cursor_of_another_reader_or_route_is_refused),
     };
+    e2e_choose_tests();
     return cmocka_run_group_tests_name("paging", tests, start_stack, stop_stack);
 }

@@ -509,5 +509,6 @@ int main(void)
         cmocka_unit_test(p11_a_full_queue_answers_503_and_says_when_to_come_again),
         cmocka_unit_test(p11_connections_beyond_the_cap_are_refused_and_the_others_served),
     };
+    e2e_choose_tests();
     return cmocka_run_group_tests_name("promises", tests, start_stack, stop_stack);
 }

@@ -274,5 +274,6 @@ int main(void)
         cmocka_unit_test(a_session_is_frozen_while_others_publish),
         cmocka_unit_test(what_is_deleted_muted_or_unfollowed_leaves_a_session_at_once),
     };
+    e2e_choose_tests();
     return cmocka_run_group_tests_name("ranked", tests, start_stack, stop_stack);
 }

@@ -489,5 +489,6 @@ int main(void)
                                fresh),
         cmocka_unit_test_setup(p10_without_the_ranker_ranked_pages_are_in_time_order_and_say_so, fresh),
     };
+    e2e_choose_tests();
     return cmocka_run_group_tests_name("recovery", tests, start_stack, stop_stack);
 }

@@ -45,6 +45,13 @@ int64_t e2e_env(const char *name, int64_t otherwise)
     return v && *v ? strtoll(v, NULL, 10) : otherwise;
 }
 
+void e2e_choose_tests(void)
+{
+    const char *pattern = getenv("FEEDMILL_TEST");
+    if (pattern && *pattern)
+        cmocka_set_test_filter(pattern);
+}
+
 /* ---- a client ---- */
 
 void e2e_api_init(struct e2e_api *a, struct fixture *f, const struct server *feed_api)

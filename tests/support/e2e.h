@@ -28,6 +28,10 @@ bool rng_percent(struct rng *r, unsigned percent);
 /* e2e_env() answers the number in an environment variable, or otherwise. */
 int64_t e2e_env(const char *name, int64_t otherwise);
 
+/* e2e_choose_tests() runs only the tests that match $FEEDMILL_TEST ("p4_*"), if it is set: for a look at one
+ * of them. */
+void e2e_choose_tests(void);
+
 /* ---- a client of one feed-api ---- */
 
 struct e2e_api {
