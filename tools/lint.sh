@@ -1,6 +1,6 @@
 #!/bin/bash
 # lint.sh - looks at every source without changing it, and ends with what failed. JOBS=<at once>. Steps can be named:
-# lint.sh format words shell python clang cppcheck tidy
+# lint.sh format words docs shell python clang cppcheck tidy
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -26,6 +26,24 @@ step_format() {
 # Nothing is left for later in the sources, and no line is longer than what fits beside another.
 step_words() {
     ! git grep -nE '\b(TODO|FIXME|XXX|HACK)\b' -- '*.c' '*.h' '*.py' '*.sh' Makefile ':!tools/lint.sh'
+}
+
+# What the documents name in backticks is there: functions and tests `name()`, files, options `--name`, make's targets.
+step_docs() {
+    local docs="README.md ARCHITECTURE.md CONTRIBUTING.md" name bad=0
+    # shellcheck disable=SC2086  # docs are words
+    named() { grep -ohE "\`$1\`" $docs | tr -d '\`' | sort -u; }
+    for name in $(named '[A-Za-z_0-9]+\(\)'); do
+        git grep --untracked -qwF "${name%()}" -- '*.c' '*.h' || { echo "$name is named in the documents and nowhere else"; bad=1; }
+    done
+    for name in $(named '[A-Za-z0-9_.-]*/[A-Za-z0-9_./-]+\.(c|h|py|sh|md|yaml|txt)'); do
+        [ -e "${name#/}" ] || { echo "$name is named in the documents and not there"; bad=1; }
+    done
+    for name in $(named '--[a-z-]+'); do
+        git grep -qF -e "\"${name#--}\"" -e "$name" -- '*config.c' 'tools/*.c' ||
+            { echo "$name is named in the documents and no option"; bad=1; }
+    done
+    return $bad
 }
 
 step_shell() {
@@ -63,7 +81,7 @@ step_tidy() {
         sh -c 'clang-tidy --quiet --checks="$CHECKS" --warnings-as-errors="*" "$@" -- $FLAGS 2>/dev/null' sh
 }
 
-steps=${*:-format words shell python clang cppcheck tidy}
+steps=${*:-format words docs shell python clang cppcheck tidy}
 for step in $steps; do
     began=$SECONDS
     if out=$("step_$step" 2>&1); then
