@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "common/address.h"
@@ -23,7 +24,8 @@
 #define POOL_SPARE       8 /* clients besides the workers': the tail, its heartbeat, health, counts */
 #define ADMIN_CONNS      100
 #define FILES_SPARE      100
-#define STOP_SECONDS     2 /* for threads that wait for a dead server, when all requests are answered */
+#define STOP_MS          4800 /* from the signal to the exit, also when threads wait for a dead server */
+#define STOP_LEAST_MS    500
 #define MAX_BODY_DEFAULT 1024
 
 /* ---- start ---- */
@@ -126,6 +128,7 @@ static void end_loop(void *arg)
 
 static void stop_listening(struct app *app)
 {
+    app->stopping_ms = clock_mono_ms();
     http_server_drain(app->http, app->cfg.drain, end_loop, app);
 }
 
@@ -180,9 +183,13 @@ int app_start(struct app *app, struct err *e)
 int app_run(struct app *app)
 {
     event_base_dispatch(app->base);
+    int64_t left = STOP_MS - (clock_mono_ms() - app->stopping_ms);
+    if (left < STOP_LEAST_MS)
+        left = STOP_LEAST_MS;
+    struct itimerval limit = {.it_value = {.tv_sec = left / 1000, .tv_usec = left % 1000 * 1000}};
     signal(SIGALRM, stop_took_too_long);
     if (!app->failed)
-        alarm(STOP_SECONDS);
+        setitimer(ITIMER_REAL, &limit, NULL);
     return app->failed ? 1 : 0;
 }
 

@@ -53,9 +53,10 @@ struct app {
     unsigned char cursor_key[32];   /* valid when up */
 
     /* the loop's thread only */
-    bool up;       /* the schema, the secrets and the admin key are there: requests are answered */
-    bool failed;   /* it can't get up: the loop ended because of that */
-    bool draining; /* told to stop */
+    bool up;             /* the schema, the secrets and the admin key are there: requests are answered */
+    bool failed;         /* it can't get up: the loop ended because of that */
+    bool draining;       /* told to stop */
+    int64_t stopping_ms; /* clock_mono_ms() at which it stopped listening */
 };
 
 /* app_start() takes cfg over and starts everything; on failure nothing is left running. ERR_INVALID for

@@ -468,13 +468,14 @@ static void on_head(struct http_request *q, void *arg)
     if (r == NULL || !is_up(app, r, q) || !check_credential(app, r, q, &who, &ask))
         return;
     identity_done(&who);
-    struct call *c = call_new(app, q, r->route);
-    if (check_call(c, r) < 0) {
-        call_finish(c);
-        return;
-    }
-    call_drop(c);
     q->max_body = r->route->body_max;
+    if (ask)
+        return; /* what is wrong besides is told to nobody before the key is known to be good */
+    struct call *c = call_new(app, q, r->route);
+    if (check_call(c, r) < 0)
+        call_finish(c);
+    else
+        call_drop(c);
 }
 
 /* ---- what became of it ---- */
