@@ -39,11 +39,12 @@ const size_t stack_rows_count = MEM_COUNT(stack_rows);
 
 enum { REDIS, MONGOD, FANOUT, RANKER, FEED_API, MEMBERS };
 
-/* In this order they are told to end, each with so much time; together less than 10 s. */
+/* In this order they are told to end, each until so long after the first was told; time that one does not
+ * need is left for those after it. All together less than 10 s. */
 static const struct {
     int member;
-    int64_t ms;
-} stop_order[] = {{FEED_API, 3500}, {RANKER, 1200}, {FANOUT, 2300}, {REDIS, 1000}, {MONGOD, 1600}};
+    int64_t until_ms;
+} stop_order[] = {{FEED_API, 3500}, {RANKER, 4700}, {FANOUT, 6500}, {REDIS, 7500}, {MONGOD, 9500}};
 
 enum phase { DATABASES, PROCESSES, READY, STOPPING };
 
@@ -56,8 +57,9 @@ struct stack {
     int64_t look_at, lines_until;
     enum phase phase;
     int64_t began, progress_at;
-    size_t stop_step; /* in stop_order */
-    int64_t stop_at;  /* when the present step is out of time; 0: not yet told */
+    size_t stop_step;   /* in stop_order */
+    int64_t stop_began; /* clock_mono_ms(); 0: nobody was told yet */
+    bool stop_told;     /* the child of the present step */
     struct event_base *base;
     struct event *events[5];
     int rc;
@@ -228,17 +230,19 @@ static bool stop_one(struct stack *s, int64_t now)
     if (!server || !server_running(server)) {
         return true;
     }
-    if (!s->stop_at) {
-        s->stop_at = now + stop_order[s->stop_step].ms;
+    if (!s->stop_began) {
+        s->stop_began = now;
+    }
+    if (!s->stop_told) {
+        s->stop_told = true;
         server_signal(server, SIGTERM);
         server_signal(server, SIGCONT);
         return false;
     }
-    if (now < s->stop_at) {
+    if (now < s->stop_began + stop_order[s->stop_step].until_ms) {
         return false;
     }
-    stack_words_say("%s did not end within %lld ms: killed", server_name(server),
-                    (long long)stop_order[s->stop_step].ms);
+    stack_words_say("%s did not end in time: killed", server_name(server));
     server_kill(server);
     return true;
 }
@@ -247,7 +251,7 @@ static void stop_tick(struct stack *s, int64_t now)
 {
     while (s->stop_step < MEM_COUNT(stop_order) && stop_one(s, now)) {
         s->stop_step++;
-        s->stop_at = 0;
+        s->stop_told = false;
     }
     if (s->stop_step == MEM_COUNT(stop_order)) {
         event_base_loopbreak(s->base);
