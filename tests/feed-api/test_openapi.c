@@ -156,7 +156,10 @@ static char *join(const json_t *list)
     char out[512] = "";
     size_t i;
     json_t *one;
-    json_array_foreach(list, i, one) add_word(out, sizeof out, json_string_value(one));
+    json_array_foreach(list, i, one)
+    {
+        add_word(out, sizeof out, json_string_value(one));
+    }
     return mem_strdup(out);
 }
 
@@ -405,9 +408,15 @@ static void note_references(struct both *b, json_t *node, json_t *used)
             spec_deref(b->spec, node);
             json_object_set_new(used, ref, json_true());
         }
-        json_object_foreach(node, key, value) note_references(b, value, used);
+        json_object_foreach(node, key, value)
+        {
+            note_references(b, value, used);
+        }
     }
-    json_array_foreach(node, i, value) note_references(b, value, used);
+    json_array_foreach(node, i, value)
+    {
+        note_references(b, value, used);
+    }
 }
 
 static void every_reference_leads_somewhere_and_every_component_is_used(void **state)

@@ -128,8 +128,10 @@ static void check_problem(const char *operation, json_t *response, const struct 
     json_t *o = reply_json(r);
     const char *type = json_string_value(json_object_get(o, "type"));
     bool found = false;
-    json_array_foreach(words, i, word) found |=
-        strcmp(type + strlen("/problems/"), json_string_value(word)) == 0;
+    json_array_foreach(words, i, word)
+    {
+        found |= strcmp(type + strlen("/problems/"), json_string_value(word)) == 0;
+    }
     if (!found)
         fail_msg("%s: %s is not described for %d", operation, type, r->status);
     json_decref(o);

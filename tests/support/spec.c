@@ -113,7 +113,11 @@ static bool has_type(const json_t *type, const char *name)
     json_t *one;
     if (type == NULL || json_is_string(type))
         return type == NULL || strcmp(json_string_value(type), name) == 0;
-    json_array_foreach(type, i, one) if (strcmp(json_string_value(one), name) == 0) return true;
+    json_array_foreach(type, i, one)
+    {
+        if (strcmp(json_string_value(one), name) == 0)
+            return true;
+    }
     return false;
 }
 
@@ -121,7 +125,11 @@ static bool is_listed(const json_t *list, const json_t *v)
 {
     size_t i;
     json_t *one;
-    json_array_foreach(list, i, one) if (json_equal(one, v)) return true;
+    json_array_foreach(list, i, one)
+    {
+        if (json_equal(one, v))
+            return true;
+    }
     return list == NULL;
 }
 
@@ -212,7 +220,11 @@ static bool any_matches(struct walk *w, const json_t *list, const json_t *v)
 {
     size_t i;
     json_t *one;
-    json_array_foreach(list, i, one) if (matches(w, one, v)) return true;
+    json_array_foreach(list, i, one)
+    {
+        if (matches(w, one, v))
+            return true;
+    }
     return false;
 }
 
@@ -272,8 +284,14 @@ void spec_check_schema(json_t *root, json_t *schema)
         typed |=
             json_object_get(schema, "type") != NULL && has_type(json_object_get(schema, "type"), types[i]);
     assert_true(typed);
-    json_object_foreach(json_object_get(schema, "properties"), name, value) spec_check_schema(root, value);
-    json_array_foreach(json_object_get(schema, "anyOf"), i, one) spec_check_schema(root, one);
+    json_object_foreach(json_object_get(schema, "properties"), name, value)
+    {
+        spec_check_schema(root, value);
+    }
+    json_array_foreach(json_object_get(schema, "anyOf"), i, one)
+    {
+        spec_check_schema(root, one);
+    }
     if (json_object_get(schema, "items") != NULL)
         spec_check_schema(root, json_object_get(schema, "items"));
     if (json_is_object(json_object_get(schema, "additionalProperties")))
