@@ -73,6 +73,7 @@ struct feed {
     /* the page */
     struct page page;
     bool page_begun;
+    size_t bytes;      /* of the bodies taken */
     item_id floor;     /* at or below it ids come from the store; ITEM_ID_MAX + 1: all do */
     bool ids_to_floor; /* the ids in memory reach down to it */
     struct mutes mutes;
@@ -124,8 +125,9 @@ void feed_drop_page(struct feed *f); /* back to before feed_begin_page() */
 void feed_work(struct worker *w, struct feed *f);
 void feed_finish(struct worker *w, struct feed *f);      /* publishers' titles, and the answer is written */
 void feed_settle_time(struct worker *w, struct feed *f); /* may set a problem as the answer */
-void feed_lost_db(struct feed *f);
-int feed_load_reader(struct worker *w, struct feed *f); /* follows and mutes from MongoDB */
+void feed_lost_db(struct feed *f, const struct err *e);  /* e NULL: it was known before */
+int feed_load_reader(struct worker *w, struct feed *f,
+                     struct err *e) MUST_USE; /* follows and mutes from MongoDB */
 
 /* feed_reply.c: false when a publisher has to be fetched first and must (never on failure to). */
 bool feed_write(struct feed *f, bool must);

@@ -11,11 +11,15 @@
 
 #define BODIES_AT_ONCE 200
 
+/* A page of the largest bodies, each character of them escaped, ends short rather than not at all. */
+#define PAGE_BYTES_MAX (16 * 1024 * 1024)
+
 void feed_begin_page(struct feed *f, unsigned limit, item_id before)
 {
     unsigned scan_max = (unsigned)f->app->cfg.page_scan_max;
     page_init(&f->page, limit, scan_max, before);
     f->page_begun = true;
+    f->bytes = 0;
 }
 
 void feed_drop_page(struct feed *f)
@@ -61,8 +65,15 @@ static void decide(struct feed *f, struct content_entry *x)
     int hidden = why_hidden(f, x);
     if (hidden >= 0)
         metrics_add(f->app->metrics, M_PAGE_SKIPPED, (size_t)hidden, 1);
-    if (!page_decide(&f->page, hidden < 0, x))
+    if (!page_decide(&f->page, hidden < 0, x)) {
         content_unref(x);
+        return;
+    }
+    if (f->gathering || f->fields == FEED_IDS)
+        return;
+    f->bytes += f->fields == FEED_FULL ? x->full_len : x->summary_len;
+    if (f->bytes > PAGE_BYTES_MAX)
+        page_stop(&f->page);
 }
 
 bool feed_fill_cached(struct feed *f)
@@ -103,7 +114,7 @@ static void bodies(struct feed *f, struct worker *w)
     if (n > BODIES_AT_ONCE)
         n = BODIES_AT_ONCE;
     if (content_fetch(f->app->content, w->mongo, ids, n, f->bypass, entries, &e)) {
-        feed_lost_db(f);
+        feed_lost_db(f, &e);
         return;
     }
     for (size_t i = 0; i < n; i++)
@@ -134,8 +145,9 @@ static void older_ids(struct feed *f, struct worker *w)
     size_t n = page_room(&f->page), got;
     item_id *ids = mem_alloc(n * sizeof *ids);
     struct err e;
-    if (f->db_down || load_follows(f, w, &e) || store_ids(w->mongo, &f->follows, below, n, ids, &got, &e)) {
-        feed_lost_db(f);
+    if (!f->db_down && (load_follows(f, w, &e) || store_ids(w->mongo, &f->follows, below, n, ids, &got, &e)))
+        feed_lost_db(f, &e);
+    if (f->db_down) {
         f->partial = true;
         f->reason = "older items can't be read: the database can't be reached";
         page_stop(&f->page);

@@ -100,7 +100,10 @@ static void session_work(struct worker *w, struct feed *f)
     feed_settle_time(w, f);
     if (f->call->problem)
         return;
-    if (!f->graph_known && (f->db_down || feed_load_reader(w, f))) {
+    struct err e;
+    if (!f->graph_known && !f->db_down && feed_load_reader(w, f, &e))
+        feed_lost_db(f, &e);
+    if (!f->graph_known && f->db_down) {
         feed_drop_page(f); /* a reader who has just unfollowed somebody must not see him */
         f->nothing = true;
         f->reason = NOT_READ;

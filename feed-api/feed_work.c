@@ -4,17 +4,25 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "feed-api/app.h"
 
 /* Kept back of the request's deadline, so that what was read can still be answered. */
 #define ANSWER_MS 100
 
-void feed_lost_db(struct feed *f)
+void feed_lost_db(struct feed *f, const struct err *e)
 {
-    if (!f->db_down)
-        metrics_add(f->app->metrics, M_MONGO_ERRORS, MM_UNAVAILABLE, 1);
+    if (f->db_down)
+        return;
     f->db_down = true;
+    if (!e) /* known to health.h, which has said so */
+        return;
+    enum metric_mongo kind = e->code == ERR_UNAVAILABLE ? MM_UNAVAILABLE
+                             : e->code == ERR_TIMEOUT   ? MM_TIMEOUT
+                                                        : MM_OTHER;
+    metrics_add(f->app->metrics, M_MONGO_ERRORS, kind, 1);
+    log_event(LOG_WARN, "page_read_failed", LOG_S("request", f->call->http->id), LOG_ERR(e));
 }
 
 /* What is known to be down is not waited for: that would take the whole deadline of every request. */
@@ -36,8 +44,10 @@ static void ask_the_time(struct worker *w, struct feed *f, bool alive)
 {
     struct err e;
     ts_t now;
-    if (f->db_down || mongo_conn_fresh(w->mongo, &now, &e)) {
-        feed_lost_db(f);
+    if (f->db_down)
+        return;
+    if (mongo_conn_fresh(w->mongo, &now, &e)) {
+        feed_lost_db(f, &e);
         return;
     }
     if (f->position > now) {
@@ -58,7 +68,7 @@ void feed_settle_time(struct worker *w, struct feed *f)
         mongo_conn_deadline(w->mongo, left > 50 ? left : 50);
     }
     if (database_is_down(w))
-        feed_lost_db(f);
+        feed_lost_db(f, NULL);
     f->bypass = !alive || f->asked > tail;
     if (f->bypass) {
         metrics_add(f->app->metrics, M_PAGE_UNCACHED, 0, 1);
@@ -95,12 +105,11 @@ static void take_truth(struct feed *f, struct truth *t)
     f->has_follows = true;
 }
 
-static int from_rebuild(struct worker *w, struct feed *f)
+static int from_rebuild(struct worker *w, struct feed *f, struct err *e)
 {
-    struct err e;
     ts_t least = ts_max(f->asked, tail_position(f->app->tail));
     struct truth *t;
-    if (rebuild_run(f->app->feed->rebuilds, w, f->scope, least, f->asked, &t, &e))
+    if (rebuild_run(f->app->feed->rebuilds, w, f->scope, least, f->asked, &t, e))
         return -1;
     if (f->behind)
         metrics_add(f->app->metrics, M_POSITION_WAITS, MPO_REBUILT, 1);
@@ -115,27 +124,25 @@ static int from_rebuild(struct worker *w, struct feed *f)
     return 0;
 }
 
-int feed_load_reader(struct worker *w, struct feed *f)
+int feed_load_reader(struct worker *w, struct feed *f, struct err *e)
 {
-    struct err e;
     ts_t at = ts_max(f->asked, tail_position(f->app->tail));
     struct truth *t;
-    if (truth_read(w->mongo, f->scope, at, 0, &t, &e))
+    if (truth_read(w->mongo, f->scope, at, 0, &t, e))
         return -1;
     take_truth(f, t);
     return 0;
 }
 
-static int from_store(struct worker *w, struct feed *f)
+static int from_store(struct worker *w, struct feed *f, struct err *e)
 {
-    struct err e;
     if (f->route == CURSOR_FEED) {
-        if (feed_load_reader(w, f))
+        if (feed_load_reader(w, f, e))
             return -1;
         f->ids_time = f->truth->r;
     } else {
         f->ids_time = ts_max(f->asked, tail_position(f->app->tail));
-        if (!f->ids_time && mongo_conn_fresh(w->mongo, &f->ids_time, &e))
+        if (!f->ids_time && mongo_conn_fresh(w->mongo, &f->ids_time, e))
             return -1;
         mongo_conn_after(w->mongo, f->ids_time);
     }
@@ -166,9 +173,10 @@ static void begin(struct worker *w, struct feed *f)
     }
     if (f->source == FEED_FROM_TIMELINE)
         return;
-    bool failed = f->db_down || (f->source == FEED_FROM_REBUILD ? from_rebuild(w, f) : from_store(w, f));
-    if (failed) {
-        feed_lost_db(f);
+    struct err e;
+    if (!f->db_down && (f->source == FEED_FROM_REBUILD ? from_rebuild(w, f, &e) : from_store(w, f, &e)))
+        feed_lost_db(f, &e);
+    if (f->db_down) {
         f->partial = true;
         without_db(f);
     }
@@ -189,9 +197,12 @@ static void fetch_publishers(struct worker *w, struct feed *f)
             names[n++] = x->publisher;
     }
     buf_done(&scratch);
+    if (n == 0 || !w->mongo || f->db_down)
+        return;
     struct err e;
-    if (n && w->mongo && !f->db_down && publishers_fetch(f->app->feed->publishers, w->mongo, names, n, &e))
-        feed_lost_db(f); /* names without titles are no partial page */
+    mongo_conn_after(w->mongo, tail_position(f->app->tail)); /* or what the tail told of would be undone */
+    if (publishers_fetch(f->app->feed->publishers, w->mongo, names, n, &e))
+        feed_lost_db(f, &e); /* names without titles are no partial page */
 }
 
 void feed_finish(struct worker *w, struct feed *f)
