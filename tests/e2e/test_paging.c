@@ -17,6 +17,7 @@
 #include "common/keys.h"
 #include "common/mem.h"
 #include "tests/support/e2e_stack.h"
+#include "tests/support/flights.h"
 
 #define FIRST_ITEMS 80
 
@@ -99,6 +100,100 @@ static void p3_pages_have_no_holes_and_no_duplicates_while_the_graph_changes(voi
         struct driver d;
         begin(&d, seed, "graph");
         page_while_writing(&d, DRIVER_GRAPH, seed % 2);
+        driver_done(&d);
+    }
+}
+
+/* ---- pages while writes are under way ---- */
+
+/* What was in the feed at every moment, and what was at any. */
+struct seen_states {
+    item_id *always, *ever;
+    size_t n_always, n_ever;
+};
+
+static bool has_id(const item_id *ids, size_t n, item_id id)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] == id)
+            return true;
+    return false;
+}
+
+static void note_state(struct seen_states *s, const struct driver *d, bool first)
+{
+    size_t n, left = 0;
+    const struct model_item **feed = model_feed(&d->model, 0, &n);
+    item_id *ids = mem_alloc((n + 1) * sizeof *ids);
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = feed[i]->id;
+        if (has_id(s->ever, s->n_ever, ids[i]))
+            continue;
+        s->ever = mem_grow(s->ever, s->n_ever + 1, sizeof *s->ever);
+        s->ever[s->n_ever++] = ids[i];
+    }
+    if (first) {
+        s->always = mem_grow(NULL, n + 1, sizeof *s->always);
+        memcpy(s->always, ids, n * sizeof *ids);
+        s->n_always = n;
+    }
+    for (size_t i = 0; i < s->n_always; i++)
+        if (has_id(ids, n, s->always[i]))
+            s->always[left++] = s->always[i];
+    s->n_always = left;
+    free(ids);
+    free(feed);
+}
+
+static void page_under_writes(struct driver *d, unsigned flags)
+{
+    char path[200];
+    struct seen_states states = {0};
+    item_id *shown = NULL;
+    size_t n_shown = 0;
+    char *cursor = NULL;
+    snprintf(path, sizeof path, "/v1/users/%s/feed", driver_user(d, 0));
+    note_state(&states, d, true);
+    do {
+        struct flights f;
+        struct e2e_page p;
+        char query[64];
+        flights_send(d, flags, 1 + rng_below(&d->rng, 4), &f);
+        snprintf(query, sizeof query, "limit=%u&fields=ids", 1 + rng_below(&d->rng, 9));
+        e2e_page(&stack.apis[rng_below(&d->rng, 2)], path, query, cursor, cursor ? 0 : d->delivered, &p);
+        flights_read(d, &f);
+        assert_int_equal(f.n, 0);
+        note_state(&states, d, false);
+        shown = mem_grow(shown, n_shown + p.n + 1, sizeof *shown);
+        for (size_t i = 0; i < p.n; i++) {
+            if (n_shown > 0 && p.items[i].id >= shown[n_shown - 1])
+                driver_fail(d, "%s: item %" PRIu64 " again, or out of order", path, p.items[i].id);
+            shown[n_shown++] = p.items[i].id;
+        }
+        free(cursor);
+        cursor = mem_strdup(p.next);
+        e2e_page_done(&p);
+    } while (cursor);
+    for (size_t i = 0; i < states.n_always; i++)
+        if (!has_id(shown, n_shown, states.always[i]))
+            driver_fail(d, "%s: item %" PRIu64 " was there all the time and is on no page", path,
+                        states.always[i]);
+    for (size_t i = 0; i < n_shown; i++)
+        if (!has_id(states.ever, states.n_ever, shown[i]))
+            driver_fail(d, "%s: item %" PRIu64 " was never in the feed and is on a page", path, shown[i]);
+    assert_true(states.n_always > 10);
+    free(states.always);
+    free(states.ever);
+    free(shown);
+}
+
+static void p3_pages_have_no_holes_and_no_duplicates_while_writes_are_under_way(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        struct driver d;
+        begin(&d, seed, "under");
+        page_under_writes(&d, seed % 2 ? DRIVER_GRAPH : 0);
         driver_done(&d);
     }
 }
@@ -314,6 +409,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(p3_pages_have_no_holes_and_no_duplicates_while_others_publish),
         cmocka_unit_test(p3_pages_have_no_holes_and_no_duplicates_while_the_graph_changes),
+        cmocka_unit_test(p3_pages_have_no_holes_and_no_duplicates_while_writes_are_under_way),
         cmocka_unit_test(p3_later_pages_are_as_new_as_the_first_one_at_any_process),
         cmocka_unit_test(p4_a_cursor_stays_valid_through_trims_and_rebuilds),
         cmocka_unit_test(p4_a_cursor_stays_valid_when_redis_is_flushed),

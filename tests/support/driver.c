@@ -14,6 +14,19 @@
 
 #define COMPLETE_MS 20000 /* until pages are complete again after MongoDB was away */
 
+/* Users of one bucket share its record: what is done for one must not be lost or done twice for the others.
+ */
+static void name_users(struct driver *d)
+{
+    for (unsigned i = 0; i < d->users; i++) {
+        char *name = d->user_names[i];
+        unsigned k = 0;
+        snprintf(name, sizeof d->user_names[0], "%s-u%u", d->prefix, i);
+        while (i > 0 && i + 1 < d->users && keys_bucket(name) != keys_bucket(d->user_names[0]))
+            snprintf(name, sizeof d->user_names[0], "%s-u%u-%u", d->prefix, i, k++);
+    }
+}
+
 void driver_init(struct driver *d, uint64_t seed, const char *label, struct e2e_api *apis, size_t n_apis,
                  redisContext *redis)
 {
@@ -21,12 +34,13 @@ void driver_init(struct driver *d, uint64_t seed, const char *label, struct e2e_
     d->seed = seed;
     d->rng.state = seed;
     snprintf(d->prefix, sizeof d->prefix, "%s%llu", label, (unsigned long long)seed);
-    d->users = 3 + rng_below(&d->rng, 3);
+    d->users = 4 + rng_below(&d->rng, 3);
     d->publishers = 5 + rng_below(&d->rng, 5);
     d->topics = 4 + rng_below(&d->rng, 4);
     d->apis = apis;
     d->n_apis = n_apis;
     d->writers = n_apis;
+    name_users(d);
     d->redis = redis;
     model_init(&d->model);
 }
@@ -50,7 +64,7 @@ static const char *name(const struct driver *d, char kind, unsigned i)
 
 const char *driver_user(const struct driver *d, unsigned i)
 {
-    return name(d, 'u', i);
+    return d->user_names[i];
 }
 
 const char *driver_publisher(const struct driver *d, unsigned i)

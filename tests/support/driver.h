@@ -24,6 +24,7 @@ struct driver {
     uint64_t seed;
     char prefix[40]; /* of names */
     unsigned users, publishers, topics;
+    char user_names[MODEL_USERS_MAX][64]; /* but the last, all lie in one bucket */
     struct model model;
     struct e2e_api *apis; /* the caller's */
     size_t n_apis;
@@ -43,7 +44,7 @@ void driver_init(struct driver *d, uint64_t seed, const char *label, struct e2e_
                  redisContext *redis);
 void driver_done(struct driver *d);
 
-/* Names: static buffers, a few calls long. */
+/* Names: of users as long as the driver lives, of the others in static buffers, a few calls long. */
 const char *driver_user(const struct driver *d, unsigned i);
 const char *driver_publisher(const struct driver *d, unsigned i);
 const char *driver_topic(const struct driver *d, unsigned i);
