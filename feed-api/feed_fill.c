@@ -12,7 +12,7 @@
 #define BODIES_AT_ONCE 200
 
 /* A page of the largest bodies, each character of them escaped, ends short rather than not at all. */
-#define PAGE_BYTES_MAX (16 * 1024 * 1024)
+#define PAGE_BYTES_MAX (8 * 1024 * 1024)
 
 void feed_begin_page(struct feed *f, unsigned limit, item_id before)
 {

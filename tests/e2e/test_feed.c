@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/buf.h"
 #include "common/clock.h"
 #include "common/keys.h"
 #include "common/mem.h"
@@ -403,6 +404,55 @@ static void p6_items_without_a_body_are_skipped_and_refilled(void **state)
     e2e_page_done(&p);
 }
 
+#define HUGE_CHARS 21000 /* each 6 bytes of JSON: as large as a line of a bulk request may be */
+
+static void publish_huge(struct reader *r, unsigned n)
+{
+    char *body = mem_alloc(HUGE_CHARS * 6 + 1);
+    for (unsigned i = 0; i < HUGE_CHARS; i++)
+        memcpy(body + i * 6, "\\u0001", 7);
+    for (unsigned done = 0; done < n; done += 10) {
+        struct buf b;
+        struct reply reply;
+        buf_init(&b, 8 << 20);
+        for (unsigned i = 0; i < 10; i++)
+            buf_printf(&b, "{\"publisher\":\"%s\",\"title\":\"huge\",\"body\":\"%s\"}\n", r->publisher, body);
+        assert_false(b.full);
+        assert_int_equal(e2e_try(&api[0], "POST", "/v1/items/bulk", "Content-Type: application/x-ndjson\r\n",
+                                 b.data, &reply),
+                         0);
+        assert_int_equal(reply.status, 200);
+        if (strstr(reply.body, "problem"))
+            fail_msg("%.500s", reply.body);
+        reply_done(&reply);
+        buf_done(&b);
+    }
+    free(body);
+}
+
+static void p6_a_page_of_huge_items_ends_short_and_goes_on(void **state)
+{
+    (void)state;
+    struct reader r = new_reader();
+    struct e2e_page p;
+    size_t n = 0;
+    unsigned pages = 0;
+    char *cursor = NULL, path[100];
+    publish_huge(&r, 80);
+    snprintf(path, sizeof path, "/v1/publishers/%s/items", r.publisher);
+    do {
+        e2e_page(&api[0], path, "limit=100", cursor, 0, &p);
+        assert_true(p.n > 0 || !p.next);
+        n += p.n;
+        pages++;
+        free(cursor);
+        cursor = mem_strdup(p.next);
+        e2e_page_done(&p);
+    } while (cursor);
+    assert_int_equal(n, 80);
+    assert_int_equal(pages, 2);
+}
+
 /* ---- P7, P8: fanout stands still ---- */
 
 static bool lags(void *arg)
@@ -683,6 +733,7 @@ int main(void)
         cmocka_unit_test(p5_what_was_unmuted_comes_back),
         cmocka_unit_test(an_edit_shows_on_the_next_page),
         cmocka_unit_test(p6_items_without_a_body_are_skipped_and_refilled),
+        cmocka_unit_test(p6_a_page_of_huge_items_ends_short_and_goes_on),
         cmocka_unit_test(p7_p8_with_fanout_paused_pages_tell_their_lag_and_position_reads_writes),
         cmocka_unit_test(p8_a_position_reads_a_follow_at_the_other_process),
         cmocka_unit_test(ranked_pages_show_each_item_once),
