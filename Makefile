@@ -121,7 +121,7 @@ setup: ## get the missing Debian packages and a mongod, and nothing else
 	@tools/setup.sh run
 
 run: setup ## run it all in the foreground: PORT=8080 DATA=./run DEMO=1
-	@$(SUBMAKE) V=release $(addprefix build/release/bin/,$(PROCESSES) stack)
+	@$(SUBMAKE) -s V=release $(addprefix build/release/bin/,$(PROCESSES) stack)
 	@exec build/release/bin/stack --port $(PORT) --data $(DATA) --demo=$(DEMO)
 
 test: ## set up, build and run every test in its variants: VARIANTS="release asan tsan" ONLY=common/

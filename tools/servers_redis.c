@@ -56,14 +56,14 @@ struct server *redis_server_new(const char *dir, const char *log_path, int64_t m
     }
     char bytes[32];
     snprintf(bytes, sizeof bytes, "%lld", (long long)maxmemory);
-    /* The log of commands is rewritten from 16 MB on, not from 64 MB: fanout writes its progress ten times a
-     * second, and replaying that is what a start would wait for (64 MB take five seconds, the data behind it
+    /* The log of commands is rewritten from 4 MB on, not from 64 MB: fanout writes its progress ten times a
+     * second, and replaying that is what a start would wait for (64 MB take five seconds, what they say
      * none). */
     const char *argv[40 + EXTRA_MAX] = {
         /* clang-format off */
         binary, "--port", "0", "--unixsocket", socket_path, "--unixsocketperm", "700", "--dir", dir,
         "--daemonize", "no", "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
-        "--maxmemory-policy", "noeviction", "--maxmemory", bytes, "--auto-aof-rewrite-min-size", "16mb",
+        "--maxmemory-policy", "noeviction", "--maxmemory", bytes, "--auto-aof-rewrite-min-size", "4mb",
         /* clang-format on */
     };
     size_t n = 0, k = 0;

@@ -208,6 +208,7 @@ static int prepare(struct stack *s)
 static void begin_stop(struct stack *s)
 {
     s->phase = STOPPING;
+    s->stop_began = clock_mono_ms();
     if (s->loader) {
         server_signal(s->loader, SIGTERM);
     }
