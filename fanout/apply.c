@@ -59,16 +59,44 @@ static int walk(struct apply *a, const char *target, struct bucket_range range, 
     return rc;
 }
 
-static int run_plan(struct apply *a, const struct plan *p, const struct bucket_range *ranges, unsigned n,
-                    struct err *e)
+/* Most audiences are small: one read for all targets and buckets (deliver_add() leaves out those between the
+ * ranges). 1: delivered, 0: there are too many for that. */
+static int deliver_few(struct apply *a, const struct plan *p, struct bucket_range whole, struct err *e)
 {
-    deliver_begin(a->deliver, SCRIPT_DELIVER, p->t, p->id);
+    bool all;
+    mongo_conn_deadline(a->conn, READ_DEADLINE_MS);
+    if (audience_few(a->conn, p->add, p->n_add, whole, &a->batch, &all, e) != 0)
+        return -1;
+    if (!all)
+        return 0;
+    metrics_add(a->metrics, M_AUDIENCE, 0, a->batch.n);
+    metrics_add(a->metrics, M_AUDIENCE_SKIPPED, 0, a->batch.skipped);
+    return deliver_batch(a, &a->batch, e) == 0 ? 1 : -1;
+}
+
+static int deliver_all(struct apply *a, const struct plan *p, const struct bucket_range *ranges, unsigned n,
+                       struct err *e)
+{
+    if (p->n_add == 0)
+        return 0;
+    int rc = deliver_few(a, p, (struct bucket_range){ranges[0].first, ranges[n - 1].last}, e);
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
     for (unsigned t = 0; t < p->n_add; t++) {
         for (unsigned r = 0; r < n; r++) {
             if (walk(a, p->add[t], ranges[r], NULL, e) != 0)
                 return -1;
         }
     }
+    return 0;
+}
+
+static int run_plan(struct apply *a, const struct plan *p, const struct bucket_range *ranges, unsigned n,
+                    struct err *e)
+{
+    deliver_begin(a->deliver, SCRIPT_DELIVER, p->t, p->id);
+    if (deliver_all(a, p, ranges, n, e) != 0)
+        return -1;
     if (p->n_remove == 0)
         return 0;
     if (deliver_end(a->deliver, e) != 0)

@@ -122,6 +122,86 @@ int audience_next(struct audience *a, struct mongo_conn *c, struct audience_batc
     return 1;
 }
 
+static void few_query(struct mongo_conn *c, const char (*targets)[TARGET_TEXT_SIZE], unsigned n,
+                      struct bucket_range range, unsigned limit, bson_t *filter, bson_t *opts)
+{
+    bson_t child, in;
+    char index[16];
+    const char *key;
+    BSON_APPEND_DOCUMENT_BEGIN(filter, "t", &child);
+    BSON_APPEND_ARRAY_BEGIN(&child, "$in", &in);
+    for (unsigned i = 0; i < n; i++) {
+        size_t len = bson_uint32_to_string(i, &key, index, sizeof index);
+        bson_append_utf8(&in, key, (int)len, targets[i], -1);
+    }
+    bson_append_array_end(&child, &in);
+    bson_append_document_end(filter, &child);
+    BSON_APPEND_DOCUMENT_BEGIN(filter, "b", &child);
+    BSON_APPEND_INT32(&child, "$gte", (int32_t)range.first);
+    BSON_APPEND_INT32(&child, "$lte", (int32_t)range.last);
+    bson_append_document_end(filter, &child);
+    BSON_APPEND_DOCUMENT_BEGIN(opts, "hint", &child);
+    BSON_APPEND_INT32(&child, "t", 1);
+    BSON_APPEND_INT32(&child, "b", 1);
+    BSON_APPEND_INT32(&child, "u", 1);
+    bson_append_document_end(opts, &child);
+    BSON_APPEND_DOCUMENT_BEGIN(opts, "projection", &child);
+    BSON_APPEND_INT32(&child, "_id", 0);
+    BSON_APPEND_INT32(&child, "b", 1);
+    BSON_APPEND_INT32(&child, "u", 1);
+    bson_append_document_end(opts, &child);
+    BSON_APPEND_INT64(opts, "limit", limit);
+    BSON_APPEND_INT64(opts, "batchSize", (int64_t)limit + 1);
+    mongo_read_opts(c, opts);
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct follower *x = a, *y = b;
+    return x->bucket != y->bucket ? (x->bucket < y->bucket ? -1 : 1) : strcmp(x->user, y->user);
+}
+
+/* Who follows more than one of the targets comes more than once. */
+static void keep_once(struct audience_batch *b)
+{
+    unsigned kept = 0;
+    qsort(b->at, b->n, sizeof b->at[0], by_place);
+    for (unsigned i = 0; i < b->n; i++) {
+        if (kept && by_place(&b->at[kept - 1], &b->at[i]) == 0)
+            continue;
+        b->at[kept++] = b->at[i];
+    }
+    b->n = kept;
+}
+
+int audience_few(struct mongo_conn *c, const char (*targets)[TARGET_TEXT_SIZE], unsigned n,
+                 struct bucket_range range, struct audience_batch *b, bool *all, struct err *e)
+{
+    struct audience none = {.begun = false};
+    bson_t filter = BSON_INITIALIZER, opts = BSON_INITIALIZER;
+    unsigned seen = 0;
+    b->n = b->skipped = 0;
+    few_query(c, targets, n, range, b->cap + 1, &filter, &opts);
+    mongoc_cursor_t *cur =
+        mongoc_collection_find_with_opts(mongo_coll(c, COLL_FOLLOWS), &filter, &opts, NULL);
+    const bson_t *d;
+    while (mongoc_cursor_next(cur, &d)) {
+        seen++;
+        take_follower(&none, d, b);
+    }
+    bson_error_t be;
+    const bson_t *reply = NULL;
+    int rc = mongoc_cursor_error_document(cur, &be, &reply) ? mongo_err(e, &be, reply, "audience") : 0;
+    mongoc_cursor_destroy(cur);
+    bson_destroy(&filter);
+    bson_destroy(&opts);
+    if (rc != 0)
+        return -1;
+    *all = seen <= b->cap;
+    keep_once(b);
+    return 0;
+}
+
 static int by_user(const void *a, const void *b)
 {
     return strcmp((*(struct follower *const *)a)->user, (*(struct follower *const *)b)->user);

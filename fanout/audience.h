@@ -39,6 +39,13 @@ void audience_begin(struct audience *a, const char *target, struct bucket_range 
  * ERR_TIMEOUT: it may be called again. */
 int audience_next(struct audience *a, struct mongo_conn *c, struct audience_batch *b, struct err *e) MUST_USE;
 
+/* audience_few() reads everybody in the range who follows any of the n targets (1 to 1 + CHANGE_TOPICS_MAX)
+ * into *b at once, in the order of (bucket, user), each one once: one trip where walking would take one a
+ * target. *all is false when *b has no room for all of them: then it holds nothing of use, and the targets
+ * have to be walked. */
+int audience_few(struct mongo_conn *c, const char (*targets)[TARGET_TEXT_SIZE], unsigned n,
+                 struct bucket_range range, struct audience_batch *b, bool *all, struct err *e) MUST_USE;
+
 /* audience_keep_unmatched() takes everybody out of *b who follows one of the n targets (at most 1 +
  * CHANGE_TOPICS_MAX). The order of *b is kept. */
 int audience_keep_unmatched(struct mongo_conn *c, struct audience_batch *b,

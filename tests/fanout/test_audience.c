@@ -65,6 +65,39 @@ static void everybody_comes_once_and_in_order_whatever_the_batch(void **state)
     assert_int_equal(batches, 0);
 }
 
+static void a_small_audience_of_several_targets_is_read_at_once_and_a_larger_one_is_told(void **state)
+{
+    (void)state;
+    const char targets[3][TARGET_TEXT_SIZE] = {"p:daily", "t:sport", "t:nobody"};
+    struct bucket_range all = {0, BUCKETS - 1}, low = {0, 99};
+    struct audience_batch b;
+    struct err e = {0};
+    bool fits = false;
+    unsigned below = 0;
+    rig_edges(&rig, "u", 200, "p:daily");
+    rig_edges(&rig, "u", 100, "t:sport"); /* half of them follow both */
+    rig_edges(&rig, "x", 50, "t:sport");
+    rig_edges(&rig, "y", 50, "t:chess");
+    audience_batch_init(&b, 350);
+    RIG_OK(e, audience_few(rig.conn, targets, 3, all, &b, &fits, &e));
+    assert_true(fits);
+    assert_int_equal(b.n, 250);
+    for (unsigned i = 0; i < b.n; i++) {
+        assert_true(b.at[i].user[0] == 'u' || b.at[i].user[0] == 'x');
+        assert_true(i == 0 || b.at[i].bucket > b.at[i - 1].bucket ||
+                    (b.at[i].bucket == b.at[i - 1].bucket && strcmp(b.at[i].user, b.at[i - 1].user) > 0));
+        below += b.at[i].bucket <= 99;
+    }
+    RIG_OK(e, audience_few(rig.conn, targets, 3, low, &b, &fits, &e));
+    assert_true(fits);
+    assert_int_equal(b.n, below);
+    audience_batch_done(&b);
+    audience_batch_init(&b, 349);
+    RIG_OK(e, audience_few(rig.conn, targets, 3, all, &b, &fits, &e));
+    assert_false(fits);
+    audience_batch_done(&b);
+}
+
 static void only_the_range_of_buckets_is_read(void **state)
 {
     (void)state;
@@ -196,6 +229,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(everybody_comes_once_and_in_order_whatever_the_batch, open_rig,
                                         close_rig),
+        cmocka_unit_test_setup_teardown(
+            a_small_audience_of_several_targets_is_read_at_once_and_a_larger_one_is_told, open_rig,
+            close_rig),
         cmocka_unit_test_setup_teardown(only_the_range_of_buckets_is_read, open_rig, close_rig),
         cmocka_unit_test_setup_teardown(the_audience_is_read_from_the_index_alone, open_rig, close_rig),
         cmocka_unit_test_setup_teardown(a_document_that_does_not_read_is_counted_and_left_out, open_rig,
