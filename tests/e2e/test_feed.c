@@ -587,6 +587,18 @@ static void p10_without_mongodb_cached_pages_are_served(void **state)
 
 /* ---- the ranked order ---- */
 
+static void see_once(const item_id *ids, size_t n, bool *seen, item_id id)
+{
+    for (size_t k = 0; k < n; k++) {
+        if (ids[k] != id)
+            continue;
+        assert_false(seen[k]);
+        seen[k] = true;
+        return;
+    }
+    fail_msg("item %" PRIu64 " does not belong to the feed", id);
+}
+
 static void ranked_pages_show_each_item_once(void **state)
 {
     (void)state;
@@ -607,11 +619,7 @@ static void ranked_pages_show_each_item_once(void **state)
         assert_true(!cursor || strcmp(p.session, session) == 0);
         snprintf(session, sizeof session, "%s", p.session);
         for (size_t i = 0; i < p.n; i++) {
-            size_t k = 0;
-            while (k < 60 && ids[k] != p.items[i].id)
-                k++;
-            assert_true(k < 60 && !seen[k]);
-            seen[k] = true;
+            see_once(ids, 60, seen, p.items[i].id);
             n++;
         }
         /* what comes meanwhile is not in a frozen order */
@@ -670,11 +678,7 @@ static void an_expired_session_goes_on_without_what_was_served(void **state)
         sessions += strcmp(session, p.session) != 0;
         snprintf(session, sizeof session, "%s", p.session);
         for (size_t i = 0; i < p.n; i++) {
-            size_t k = 0;
-            while (k < 30 && ids[k] != p.items[i].id)
-                k++;
-            assert_true(k < 30 && !seen[k]);
-            seen[k] = true;
+            see_once(ids, 30, seen, p.items[i].id);
             n++;
         }
         char key[KEY_SIZE]; /* each page's session expires before the next */
