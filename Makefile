@@ -107,8 +107,6 @@ $(BUILD)/obj/%.o: %.c
 # the assembler's .incbin is not seen by -MMD
 $(BUILD)/obj/feed-api/openapi.o: openapi.yaml
 
-$(BUILD)/obj/feed-api/openapi.o: openapi.yaml
-
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 # ---- what people type ----

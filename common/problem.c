@@ -58,6 +58,25 @@ int problem_status(enum problem_code c)
     return rows[known(c)].status;
 }
 
+void problem_pointer(const char *parent, const char *name, char *out, size_t size)
+{
+    size_t n = (size_t)snprintf(out, size, "%s/", parent);
+    if (n >= size)
+        return;
+    for (const char *s = name; *s != '\0' && n + 6 < size; s++) {
+        if (*s == '~' || *s == '/') {
+            out[n++] = '~';
+            out[n++] = *s == '~' ? '0' : '1';
+            continue;
+        }
+        out[n++] = *s;
+        /* the rest of a multi-byte character goes with its head: n + 6 leaves room */
+        while ((s[1] & 0xc0) == 0x80)
+            out[n++] = *++s;
+    }
+    out[n] = '\0';
+}
+
 static void write_errors(const struct problem *p, struct buf *out)
 {
     size_t n = p->n_errors < PROBLEM_MAX_ERRORS ? p->n_errors : PROBLEM_MAX_ERRORS;

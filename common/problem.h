@@ -64,6 +64,10 @@ struct problem {
         retry_after_ms; /* 0: none; else retry_after_ms in the body and Retry-After, rounded up to seconds */
 };
 
+/* problem_pointer() writes the JSON pointer of an object's member: parent ("" or "/media/0"), "/" and the
+ * name escaped as RFC 6901 has it. What does not fit in size (at least 16) is cut between characters. */
+void problem_pointer(const char *parent, const char *name, char *out, size_t size);
+
 const char *problem_word(enum problem_code c);  /* "not_found" */
 const char *problem_title(enum problem_code c); /* "Not found" */
 int problem_status(enum problem_code c);        /* 404 */

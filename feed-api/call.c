@@ -156,9 +156,10 @@ int call_fail_redis(struct call *c, const struct err *e)
     return fail_server(c, e, problem_status(code) < 500 ? PROBLEM_INTERNAL : code);
 }
 
-int call_invalid(struct call *c, const char *pointer, const char *fmt, ...)
+__attribute__((format(printf, 4, 0))) static int add_invalid(struct call *c, enum problem_code code,
+                                                             const char *pointer, const char *fmt, va_list ap)
 {
-    if (begin_problem(c, PROBLEM_INVALID_REQUEST)) {
+    if (begin_problem(c, code)) {
         snprintf(c->answer->detail, sizeof c->answer->detail, "the request is not valid");
         c->problem->detail = c->answer->detail;
         c->problem->errors = c->answer->errors;
@@ -166,16 +167,38 @@ int call_invalid(struct call *c, const char *pointer, const char *fmt, ...)
     size_t i = c->problem->n_errors;
     if (c->problem->errors == NULL || i == PROBLEM_MAX_ERRORS)
         return -1;
-    va_list ap;
-    va_start(ap, fmt);
     vsnprintf(c->answer->details[i], ERROR_SIZE, fmt, ap);
-    va_end(ap);
     snprintf(c->answer->pointers[i], POINTER_SIZE, "%s", pointer);
     clean_text(c->answer->details[i]);
     clean_text(c->answer->pointers[i]);
     c->answer->errors[i] = (struct problem_error){c->answer->pointers[i], c->answer->details[i]};
     c->problem->n_errors++;
     return -1;
+}
+
+int call_invalid(struct call *c, const char *pointer, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    add_invalid(c, PROBLEM_INVALID_REQUEST, pointer, fmt, ap);
+    va_end(ap);
+    return -1;
+}
+
+int call_invalid_as(struct call *c, enum problem_code code, const char *pointer, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    add_invalid(c, code, pointer, fmt, ap);
+    va_end(ap);
+    return -1;
+}
+
+int call_unknown_member(struct call *c, const char *parent, const char *name)
+{
+    char pointer[POINTER_SIZE];
+    problem_pointer(parent, name, pointer, sizeof pointer);
+    return call_invalid(c, pointer, "is not known here");
 }
 
 /* ---- input ---- */
@@ -258,7 +281,7 @@ int call_query_position(struct call *c, ts_t *out)
     struct err e;
     ts_t t = 0;
     if (text != NULL && ts_parse(text, &t, &e) < 0)
-        return call_fail(c, PROBLEM_INVALID_POSITION, "position: %s", e.msg);
+        return call_invalid_as(c, PROBLEM_INVALID_POSITION, "?position", "%s", e.msg);
     *out = t;
     return 0;
 }
@@ -274,8 +297,8 @@ int call_position_known(struct worker *w, struct call *c, ts_t t)
             return call_fail_err(c, &e);
         if (t > now) {
             metrics_add(c->app->metrics, M_POSITION_WAITS, MPO_UNKNOWN, 1);
-            return call_fail(c, PROBLEM_INVALID_POSITION,
-                             "position: no write was ever answered with this one");
+            return call_invalid_as(c, PROBLEM_INVALID_POSITION, "?position",
+                                   "no write was ever answered with this one");
         }
     }
     mongo_conn_after(w->mongo, t);

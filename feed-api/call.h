@@ -81,6 +81,14 @@ void call_retry_after(struct call *c, int64_t ms);
 int call_invalid(struct call *c, const char *pointer, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* call_invalid_as() is the same with another code of status 400 (an invalid cursor or position). */
+int call_invalid_as(struct call *c, enum problem_code code, const char *pointer, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* call_unknown_member() is call_invalid() for a member that is not known in the object at parent ("" for the
+ * body itself, "/add/0"). */
+int call_unknown_member(struct call *c, const char *parent, const char *name);
+
 /* call_json() parses the body: an object, no duplicate members, no U+0000, depth at most 32, else it sets a
  * 400 and answers NULL. The caller owns it. */
 json_t *call_json(struct call *c);

@@ -130,17 +130,19 @@ static struct cursor next_cursor(const struct feed *f, ts_t freshness)
 
 static void write_next(const struct feed *f, ts_t freshness, struct buf *out)
 {
+    struct cursor next = next_cursor(f, freshness);
     buf_add_str(out, ",\"next\":");
     if (f->nothing || f->page.more) {
-        struct cursor c = next_cursor(f, freshness);
-        write_cursor(f, &c, out);
+        write_cursor(f, &next, out);
     } else {
         buf_add_str(out, "null");
     }
     if (f->route != CURSOR_FEED)
         return;
-    struct cursor newest = {
-        .route = CURSOR_NEWEST, .freshness = freshness, .newest = newest_of(f, freshness)};
+    /* On later pages it is the first one's, to the letter. */
+    struct cursor newest = {.route = CURSOR_NEWEST,
+                            .freshness = f->first ? next.freshness : f->cursor.freshness,
+                            .newest = next.newest};
     snprintf(newest.scope, sizeof newest.scope, "%s", f->scope);
     buf_add_str(out, ",\"newest\":");
     write_cursor(f, &newest, out);

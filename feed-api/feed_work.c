@@ -52,7 +52,8 @@ static void ask_the_time(struct worker *w, struct feed *f, bool alive)
     }
     if (f->position > now) {
         metrics_add(f->app->metrics, M_POSITION_WAITS, MPO_UNKNOWN, 1);
-        call_fail(f->call, PROBLEM_INVALID_POSITION, "position: no write was ever answered with this one");
+        call_invalid_as(f->call, PROBLEM_INVALID_POSITION, "?position",
+                        "no write was ever answered with this one");
         return;
     }
     if (!alive)

@@ -31,6 +31,9 @@ static void bulk_work(struct worker *w, struct call *c)
         call_fail_err(c, &e);
     } else {
         c->position = bulk_write(b, &c->out);
+        /* No line was acted on: then the present is a position that is right. */
+        if (c->position == 0 && mongo_conn_fresh(w->mongo, &c->position, &e) != 0)
+            call_fail_err(c, &e);
         c->content_type = "application/x-ndjson";
     }
     bulk_free(b);

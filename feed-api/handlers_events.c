@@ -226,6 +226,8 @@ static size_t read_all(struct call *c, const json_t *list)
         struct err e = {0};
         ev->rejected = event_read(o, ev, &e) < 0;
         snprintf(ev->detail, sizeof ev->detail, "%.127s", e.msg);
+        if (ev->rejected && !utf8_valid(ev->detail, strlen(ev->detail))) /* cut inside of a character */
+            snprintf(ev->detail, sizeof ev->detail, "holds a member that is not known here");
         accepted += !ev->rejected;
     }
     return accepted;
@@ -240,11 +242,18 @@ static void handle_events(struct call *c)
     }
     const json_t *list = json_object_get(body, "events");
     size_t accepted = 0;
-    if (!json_is_array(list) || json_object_size(body) != 1)
-        call_invalid(c, "/events", "the body must be {\"events\": [...]}");
+    const char *name;
+    json_t *member;
+    json_object_foreach(body, name, member)
+    {
+        if (strcmp(name, "events") != 0)
+            call_unknown_member(c, "", name);
+    }
+    if (!json_is_array(list))
+        call_invalid(c, "/events", "must be an array of events");
     else if (json_array_size(list) == 0 || json_array_size(list) > EVENTS_MAX)
         call_invalid(c, "/events", "must hold 1 to %d events", EVENTS_MAX);
-    else
+    else if (c->problem == NULL)
         accepted = read_all(c, list);
     json_decref(body);
     if (accepted > 0) {

@@ -92,7 +92,7 @@ static int read_cursor(struct feed *f)
     if (!s || cursor_open(f->app->cursor_key, s, f->route, f->scope, &f->cursor, &e) == 0)
         return 0;
     metrics_add(f->app->metrics, M_CURSORS_REFUSED, 0, 1);
-    return call_fail(f->call, PROBLEM_INVALID_CURSOR, "cursor: %s", e.msg);
+    return call_invalid_as(f->call, PROBLEM_INVALID_CURSOR, "?cursor", "%s", e.msg);
 }
 
 /* A cursor goes on in the order it was made in; naming what was asked for then is fine, naming something else

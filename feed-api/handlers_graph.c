@@ -130,7 +130,7 @@ static void handle_one(struct call *c, bool remove)
     }
     const char *why = edge_refusal(g->table, kind, c->params[2], strlen(c->params[2]), &e);
     if (why) {
-        call_fail(c, PROBLEM_INVALID_REQUEST, "%s", why);
+        call_invalid(c, "", "%s", why);
         call_finish(c);
         return;
     }
@@ -154,13 +154,27 @@ static void handle_delete(struct call *c)
 
 /* --- POST {add, remove} --- */
 
+static int check_edge_members(struct call *c, const char *pointer, const json_t *o)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)o, key, value)
+    {
+        if (strcmp(key, "kind") != 0 && strcmp(key, "name") != 0)
+            return call_unknown_member(c, pointer, key);
+    }
+    return 0;
+}
+
 static int read_edge(struct call *c, struct graph_work *g, const char *member, size_t i, const json_t *o,
                      bool remove)
 {
     char pointer[64];
     snprintf(pointer, sizeof pointer, "/%s/%zu", member, i);
     const json_t *kind_json = json_object_get(o, "kind"), *name = json_object_get(o, "name");
-    if (!json_is_object(o) || !json_is_string(kind_json) || !json_is_string(name) || json_object_size(o) != 2)
+    if (check_edge_members(c, pointer, o) < 0)
+        return -1;
+    if (!json_is_string(kind_json) || !json_is_string(name))
         return call_invalid(c, pointer, "must be {\"kind\": ..., \"name\": ...}");
     enum target_kind kind;
     struct err e = {0};
@@ -253,11 +267,8 @@ static void handle_change(struct call *c)
     int rc = 0;
     json_object_foreach(body, key, value)
     {
-        if (strcmp(key, "add") != 0 && strcmp(key, "remove") != 0) {
-            char pointer[64];
-            snprintf(pointer, sizeof pointer, "/%.60s", key);
-            rc = call_invalid(c, pointer, "is not known here");
-        }
+        if (strcmp(key, "add") != 0 && strcmp(key, "remove") != 0)
+            rc = call_unknown_member(c, "", key);
     }
     if (rc == 0)
         rc = read_edges(c, g, body, "add", false);
@@ -331,7 +342,7 @@ static void handle_list(struct call *c)
     if (call_query_limit(c, &g->limit) < 0 || call_query_position(c, &g->position) < 0) {
         call_finish(c);
     } else if (cursor && cursor_open(c->app->cursor_key, cursor, route, c->params[0], &g->cursor, &e) < 0) {
-        call_fail(c, PROBLEM_INVALID_CURSOR, "%s", e.msg);
+        call_invalid_as(c, PROBLEM_INVALID_CURSOR, "?cursor", "%s", e.msg);
         call_finish(c);
     } else {
         call_work(c, work_list);
@@ -388,8 +399,10 @@ static void bulk_write_line(struct call *c, const struct graph_work *g, size_t i
         p.code = line->result == GRAPH_OVER_CAP ? PROBLEM_TOO_MANY_FOLLOWS : PROBLEM_UNAVAILABLE;
         snprintf(detail, sizeof detail, "a user may have at most %lld follows",
                  (long long)table_cap(c->app, GRAPH_FOLLOWS));
-        if (p.code == PROBLEM_UNAVAILABLE)
+        if (p.code == PROBLEM_UNAVAILABLE) {
             p.detail = "this line was not acted on; send it again";
+            p.retry_after_ms = 1000;
+        }
     }
     buf_printf(&c->out, "{\"line\":%zu,\"status\":%d,\"problem\":", i + 1, problem_status(p.code));
     problem_write(&p, c->http->id, &c->out);
@@ -412,6 +425,11 @@ static void work_bulk(struct worker *w, struct call *c)
             return;
         }
         c->position = mongo_conn_time(w->mongo);
+    }
+    /* No line was acted on: then the present is a position that is right. */
+    if (c->position == 0 && mongo_conn_fresh(w->mongo, &c->position, &e) < 0) {
+        call_fail_err(c, &e);
+        return;
     }
     note_changes(c, all);
     ts_format(c->position, position);
@@ -442,7 +460,7 @@ static void handle_bulk(struct call *c)
         p += n + 1;
     }
     if (g->n_bulk == 0) {
-        call_fail(c, PROBLEM_INVALID_REQUEST, "the body is empty: one JSON object a line is expected");
+        call_invalid(c, "", "the body is empty: one JSON object a line is expected");
         call_finish(c);
         return;
     }

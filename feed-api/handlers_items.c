@@ -86,8 +86,8 @@ static int take_idempotency_key(struct call *c, struct item *it)
     size_t n = strlen(key);
     if (http_request_header_count(c->http, "Idempotency-Key") > 1 || n < 1 || n > ITEM_EXTERNAL_ID_MAX ||
         !utf8_valid(key, n))
-        return call_fail(c, PROBLEM_INVALID_REQUEST,
-                         "Idempotency-Key must be given once, 1 to %d bytes of UTF-8", ITEM_EXTERNAL_ID_MAX);
+        return call_invalid(c, "Idempotency-Key", "must be given once, 1 to %d bytes of UTF-8",
+                            ITEM_EXTERNAL_ID_MAX);
     it->external_id = mem_strdup(key);
     return 0;
 }
@@ -305,8 +305,7 @@ static int take_if_match(struct call *c, int32_t *out)
     long revision = text[0] == '"' && text[1] >= '1' && text[1] <= '9' ? strtol(text + 1, &end, 10) : 0;
     if (revision < 1 || revision > INT32_MAX || strcmp(end, "\"") != 0 ||
         http_request_header_count(c->http, "If-Match") > 1)
-        return call_fail(c, PROBLEM_INVALID_REQUEST,
-                         "If-Match must be one revision in quotes, such as \"3\"");
+        return call_invalid(c, "If-Match", "must be one revision in quotes, such as \"3\"");
     *out = (int32_t)revision;
     return 0;
 }

@@ -26,11 +26,8 @@ static int check_members(struct call *c, json_t *o, const char *const *known)
         bool found = false;
         for (size_t i = 0; known[i] != NULL && !found; i++)
             found = strcmp(known[i], name) == 0;
-        if (!found) {
-            char pointer[80];
-            snprintf(pointer, sizeof pointer, "/%.70s", name);
-            rc = call_invalid(c, pointer, "is not known here");
-        }
+        if (!found)
+            rc = call_unknown_member(c, "", name);
     }
     return rc;
 }
@@ -273,11 +270,6 @@ static void create_demo_token(struct call *c)
 {
     static const char *const members[] = {"user", NULL};
     const char *user;
-    if (!c->app->cfg.demo) {
-        call_fail(c, PROBLEM_NOT_FOUND, "there is nothing at this path");
-        call_finish(c);
-        return;
-    }
     if (!is_loopback(c->http->client)) {
         call_fail(c, PROBLEM_FORBIDDEN, "only from this machine");
         call_finish(c);
@@ -298,7 +290,7 @@ const struct route routes_keys[] = {
     {"DELETE", "/v1/keys/{x}", delete_key, ACCESS_ADMIN, NULL, NULL, 0, "deleteKey"},
     {"POST", "/v1/tokens", create_token, ACCESS_ADMIN | ACCESS_SERVICE, NULL, "application/json", BODY_MAX,
      "createToken"},
-    {"POST", "/v1/demo/token", create_demo_token, ACCESS_OPEN, NULL, "application/json", BODY_MAX,
-     "createDemoToken"},
+    {"POST", "/v1/demo/token", create_demo_token, ACCESS_OPEN | ACCESS_DEMO, NULL, "application/json",
+     BODY_MAX, "createDemoToken"},
     {0},
 };

@@ -149,7 +149,7 @@ static int list_read(struct call *c, struct listing *l)
         enum cursor_route route = kind_of(c) == TARGET_PUBLISHER ? CURSOR_PUBLISHERS : CURSOR_TOPICS;
         if (cursor_open(c->app->cursor_key, cursor, route, prefix, &l->cursor, &e) != 0) {
             metrics_add(c->app->metrics, M_CURSORS_REFUSED, 0, 1);
-            return call_fail(c, PROBLEM_INVALID_CURSOR, "the cursor %s", e.msg);
+            return call_invalid_as(c, PROBLEM_INVALID_CURSOR, "?cursor", "%s", e.msg);
         }
         l->after = true;
         prefix = l->cursor.scope;

@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "common/mem.h"
+#include "common/problem.h"
 
 #define AHEAD_MAX_MS        60000
 #define MEDIA_TYPE_MAX      128
@@ -28,24 +29,10 @@ __attribute__((format(printf, 3, 4))) static int wrong(struct item_problem *p, c
     return -1;
 }
 
-/* A pointer to a member whose name the client chose: escaped as RFC 6901 has it, and cut between characters.
- */
 static int unknown_member(struct item_problem *p, const char *parent, const char *name)
 {
     char pointer[sizeof p->pointer];
-    size_t n = (size_t)snprintf(pointer, sizeof pointer, "%s/", parent);
-    for (const char *s = name; *s != '\0' && n + 6 < sizeof pointer; s++) {
-        if (*s == '~' || *s == '/') {
-            pointer[n++] = '~';
-            pointer[n++] = *s == '~' ? '0' : '1';
-        } else {
-            pointer[n++] = *s;
-            /* the rest of a multi-byte character goes with its head: n + 6 leaves room */
-            while ((s[1] & 0xc0) == 0x80)
-                pointer[n++] = *++s;
-        }
-    }
-    pointer[n] = '\0';
+    problem_pointer(parent, name, pointer, sizeof pointer);
     return wrong(p, pointer, "is not a known member");
 }
 

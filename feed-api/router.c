@@ -27,6 +27,7 @@ struct resource {
     char *text;                              /* what the segments point into */
     const char *segments[HTTP_MAX_SEGMENTS]; /* "{u}" for a parameter */
     unsigned methods;                        /* mask of 1u << enum http_method of its routes */
+    bool demo;                               /* there with --demo only */
     unsigned rank; /* a bit for each parameter, the first segment highest: the least wins */
 };
 
@@ -109,6 +110,7 @@ static int compile_route(const struct route *route, enum metric_route class, str
     if (table.resources[r->resource].methods & bit)
         return err_set(e, ERR_INTERNAL, "route %s %s is there twice", route->method, route->path);
     table.resources[r->resource].methods |= bit;
+    table.resources[r->resource].demo = route->access & ACCESS_DEMO;
     r->query_text = mem_strdup(route->query);
     char *rest = r->query_text;
     for (char *s; (s = strsep(&rest, ",")) != NULL;) {
@@ -145,21 +147,21 @@ static int compile_table(struct err *e)
 static bool resource_matches(const struct resource *r, const struct http_request *q)
 {
     for (size_t i = 0; i < r->n_segments; i++) {
-        if (!is_param(r->segments[i]) && strcmp(r->segments[i], q->segments[i]) != 0)
+        if (is_param(r->segments[i]) ? q->segments[i][0] == '\0'
+                                     : strcmp(r->segments[i], q->segments[i]) != 0)
             return false;
     }
     return true;
 }
 
-/* "/v1//items" and "/v1/items/" have an empty segment, so they match no literal, and an empty parameter is no
- * name. */
-static const struct resource *match_resource(const struct http_request *q)
+/* "/v1//items" and "/v1/items/" have an empty segment, which matches nothing. */
+static const struct resource *match_resource(const struct app *app, const struct http_request *q)
 {
     const struct resource *best = NULL;
     for (size_t i = 0; i < table.n_resources; i++) {
         const struct resource *r = &table.resources[i];
         if (r->n_segments == q->n_segments && (best == NULL || r->rank < best->rank) &&
-            resource_matches(r, q))
+            resource_matches(r, q) && (!r->demo || app->cfg.demo))
             best = r;
     }
     return best;
@@ -195,9 +197,9 @@ static void answer_method_not_allowed(struct http_request *q, const struct resou
 }
 
 /* Finds the route or answers. The request's tag is the route's place plus one, for the metrics. */
-static const struct compiled *find_route(struct http_request *q)
+static const struct compiled *find_route(const struct app *app, struct http_request *q)
 {
-    const struct resource *resource = match_resource(q);
+    const struct resource *resource = match_resource(app, q);
     if (resource == NULL) {
         problem_simple(q, PROBLEM_NOT_FOUND, "there is nothing at this path");
         return NULL;
@@ -440,7 +442,7 @@ static void key_fetched(struct call *c)
 static void on_handle(struct http_request *q, void *arg)
 {
     struct app *app = arg;
-    const struct compiled *r = find_route(q);
+    const struct compiled *r = find_route(app, q);
     bool ask;
     if (r == NULL || !is_up(app, r, q))
         return;
@@ -462,7 +464,7 @@ static void on_head(struct http_request *q, void *arg)
     struct app *app = arg;
     if (!has_body(q))
         return; /* the whole request is here: on_handle() follows */
-    const struct compiled *r = find_route(q);
+    const struct compiled *r = find_route(app, q);
     bool ask;
     struct identity who = {0};
     if (r == NULL || !is_up(app, r, q) || !check_credential(app, r, q, &who, &ask))

@@ -12,14 +12,17 @@
 
 /* Who may call: a mask. ACCESS_OPEN needs no credential; ACCESS_ANY any valid one. ACCESS_OWN: a user token
  * whose user is {u}, the first parameter. ACCESS_PUBLISHER: any publisher key; the handler checks the name by
- * identity_publishes() and answers 403. ADMIN may everything. */
+ * identity_publishes() and answers 403. ADMIN may everything. ACCESS_DEMO: the path is there with --demo
+ * only.
+ */
 enum {
     ACCESS_OPEN = 1,
     ACCESS_ANY = 2,
     ACCESS_ADMIN = 4,
     ACCESS_SERVICE = 8,
     ACCESS_PUBLISHER = 16,
-    ACCESS_OWN = 32
+    ACCESS_OWN = 32,
+    ACCESS_DEMO = 64
 };
 
 struct route {

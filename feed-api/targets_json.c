@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "common/problem.h"
 
 void target_profile_done(struct target_profile *p)
 {
@@ -46,8 +47,7 @@ static int check_members(const json_t *o, struct item_problem *p)
         if (found)
             continue;
         *p = (struct item_problem){"", "a profile has only title, icon, url and extra"};
-        if (strlen(name) < 40 && strpbrk(name, "~/") == NULL)
-            snprintf(p->pointer, sizeof p->pointer, "/%s", name);
+        problem_pointer("", name, p->pointer, sizeof p->pointer);
         return -1;
     }
     return 0;

@@ -256,7 +256,12 @@ int server_stop(struct server *s, int64_t deadline_ms, struct err *e)
 
 void server_pause(struct server *s)
 {
+    siginfo_t info;
     server_signal(s, SIGSTOP);
+    /* Until its last thread stands still; reaping is left to reap(). */
+    while (server_running(s) && waitid(P_PID, (id_t)s->pid, &info, WSTOPPED | WEXITED | WNOWAIT) < 0 &&
+           errno == EINTR)
+        ;
 }
 
 void server_continue(struct server *s)

@@ -52,7 +52,7 @@ void server_signal(struct server *s, int sig);
 int server_stop(struct server *s, int64_t deadline_ms, struct err *e);
 
 void server_kill(struct server *s); /* SIGKILL, and waits until it is reaped */
-void server_pause(struct server *s);
+void server_pause(struct server *s); /* SIGSTOP, and waits until all of its threads stand still */
 void server_continue(struct server *s);
 
 /* server_log_tail() appends the last bytes (at most max) of the log file to stderr, framed by the name. */

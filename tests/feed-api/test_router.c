@@ -426,6 +426,14 @@ static bool is_served(void *arg)
     return api_status(a, "GET", "/v1/users/ann/follows", NULL) == 200;
 }
 
+/* Whatever came of the case that paused it. */
+static int mongodb_goes_on(void **state)
+{
+    struct api *a = *state;
+    server_continue(fixture_mongod(a->fixture));
+    return 0;
+}
+
 /* P9: nothing waits for ever, and who is turned away is told when to come again. */
 static void p9_a_hanging_mongodb_is_answered_for(void **state)
 {
@@ -654,8 +662,8 @@ int main(void)
         cmocka_unit_test(the_demo_gives_tokens_to_whoever_is_on_this_machine),
         cmocka_unit_test(status_and_metrics_say_what_is_going_on),
         cmocka_unit_test(a_lost_redis_is_degraded_and_not_down),
-        cmocka_unit_test(p9_a_hanging_mongodb_is_answered_for),
-        cmocka_unit_test(p9_more_requests_than_the_queue_holds_are_turned_away),
+        cmocka_unit_test_teardown(p9_a_hanging_mongodb_is_answered_for, mongodb_goes_on),
+        cmocka_unit_test_teardown(p9_more_requests_than_the_queue_holds_are_turned_away, mongodb_goes_on),
         cmocka_unit_test(a_process_that_drains_is_not_ready_before_it_stops_listening),
         cmocka_unit_test(a_process_that_has_not_been_up_is_not_ready),
         cmocka_unit_test(wrong_options_end_the_process_with_a_reason),
