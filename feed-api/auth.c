@@ -2,8 +2,8 @@
  * are token.c's.
  *
  * A key that is being fetched while it is forgotten must not come back as it was: a fetch reads what is
- * certainly newer than any change told before it began (mongo_conn_fresh), and is repeated when something was
- * forgotten meanwhile. */
+ * certainly newer than any change told before it began (mongo_conn_fresh), which is right for the request
+ * that asked, and is not kept when something was forgotten meanwhile. */
 #include "feed-api/auth.h"
 
 #include <pthread.h>
@@ -25,7 +25,6 @@
 #define UNKNOWN_KEEP_MS 1000
 #define UNKNOWN_SLOTS   1024
 #define CHAINS          1024
-#define FETCH_TRIES     3
 
 struct entry {
     struct entry *next;
@@ -157,10 +156,8 @@ static void copy_identity(const struct identity *from, struct identity *out)
     }
 }
 
-static enum auth_answer check_entry(const struct entry *entry, const unsigned char *hash,
-                                    struct identity *out)
+static enum auth_answer check_known(const struct api_key *k, const unsigned char *hash, struct identity *out)
 {
-    const struct api_key *k = &entry->key;
     if (!sign_equal(hash, k->hash, sizeof k->hash))
         return AUTH_BAD;
     if (k->expires_ms != 0 && clock_wall_ms() >= k->expires_ms)
@@ -181,7 +178,7 @@ static enum auth_answer check_key(struct auth *a, const char *text, struct ident
     const struct entry *entry = *find_entry(a, id);
     const struct unknown *u = unknown_slot(a, id);
     if (entry != NULL && now - entry->fetched_ms < (a->offline ? OFFLINE_KEEP_MS : KEEP_MS))
-        answer = check_entry(entry, hash, out);
+        answer = check_known(&entry->key, hash, out);
     else if (strcmp(u->id, id) == 0 && now - u->since_ms < UNKNOWN_KEEP_MS)
         answer = AUTH_BAD;
     pthread_mutex_unlock(&a->lock);
@@ -232,57 +229,56 @@ static uint64_t forgotten_now(struct auth *a)
     return n;
 }
 
-/* Takes the key (NULL: there is none with this id), unless something was forgotten since `forgotten` was
- * read. */
-static bool keep(struct auth *a, const char *id, struct api_key *key, uint64_t forgotten)
+/* Takes over the key (NULL: there is none with this id), unless something was forgotten since `forgotten` was
+ * read: then it is freed. */
+static void keep(struct auth *a, const char *id, struct api_key *key, uint64_t forgotten)
 {
     pthread_mutex_lock(&a->lock);
-    bool kept = a->forgotten == forgotten;
-    if (kept) {
+    if (a->forgotten != forgotten) {
+        if (key != NULL)
+            api_key_done(key);
+    } else if (key != NULL) {
         if (a->n_entries >= KEYS_MAX)
             drop_all(a);
         drop_entry(a, find_entry(a, id));
-        if (key != NULL) {
-            struct entry *entry = mem_zero(1, sizeof *entry);
-            entry->key = *key;
-            entry->fetched_ms = clock_mono_ms();
-            *find_entry(a, id) = entry;
-            a->n_entries++;
-        } else {
-            struct unknown *u = unknown_slot(a, id);
-            memcpy(u->id, id, sizeof u->id);
-            u->since_ms = clock_mono_ms();
-        }
+        struct entry *entry = mem_zero(1, sizeof *entry);
+        entry->key = *key;
+        entry->fetched_ms = clock_mono_ms();
+        *find_entry(a, id) = entry;
+        a->n_entries++;
+    } else {
+        drop_entry(a, find_entry(a, id));
+        struct unknown *u = unknown_slot(a, id);
+        memcpy(u->id, id, sizeof u->id);
+        u->since_ms = clock_mono_ms();
     }
     pthread_mutex_unlock(&a->lock);
-    return kept;
 }
 
-int auth_fetch(struct auth *a, struct mongo_conn *c, const char *authorization, struct err *e)
+int auth_fetch(struct auth *a, struct mongo_conn *c, const char *authorization, enum auth_answer *answer,
+               struct identity *out, struct err *e)
 {
     char id[KEY_ID_BYTES + 1];
     unsigned char hash[SIGN_MAC_SIZE];
     const char *text = authorization != NULL ? bearer(authorization) : NULL;
+    *answer = AUTH_BAD;
     if (text == NULL || key_text_read(text, id, hash) < 0)
-        return 0; /* nothing to fetch: auth_check() refuses it */
-    for (int i = 0; i < FETCH_TRIES; i++) {
-        struct api_key key;
-        struct err why;
-        uint64_t forgotten = forgotten_now(a);
-        if (mongo_conn_fresh(c, NULL, e) < 0)
-            return -1;
-        int rc = key_store_find(c, id, &key, &why);
-        if (rc < 0 && why.code != ERR_NOT_FOUND) {
-            if (e != NULL)
-                *e = why;
-            return -1;
-        }
-        if (keep(a, id, rc == 0 ? &key : NULL, forgotten))
-            return 0;
-        if (rc == 0)
-            api_key_done(&key);
+        return 0;
+    uint64_t forgotten = forgotten_now(a);
+    struct api_key key;
+    struct err why;
+    if (mongo_conn_fresh(c, NULL, e) < 0)
+        return -1;
+    int rc = key_store_find(c, id, &key, &why);
+    if (rc < 0 && why.code != ERR_NOT_FOUND) {
+        if (e != NULL)
+            *e = why;
+        return -1;
     }
-    return err_set(e, ERR_BUSY, "keys change faster than they can be read");
+    if (rc == 0)
+        *answer = check_known(&key, hash, out);
+    keep(a, id, rc == 0 ? &key : NULL, forgotten);
+    return 0;
 }
 
 /* ---- the admin key ---- */

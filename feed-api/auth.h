@@ -5,7 +5,7 @@
  * 60 s and dropped when the log tells of a change, so that a revocation acts within a second; unknown keys
  * are remembered for 1 s (bounded), so that guessing costs MongoDB little. Secrets are compared in constant
  * time and never logged. auth_check() runs on the loop's thread and does not block: when the key has to be
- * fetched it answers AUTH_ASK and the router calls auth_fetch() in a worker and asks again.
+ * fetched it answers AUTH_ASK and the router asks auth_fetch() in a worker.
  */
 #ifndef FEEDMILL_AUTH_H
 #define FEEDMILL_AUTH_H
@@ -47,9 +47,14 @@ void auth_free(struct auth *a);
  * 600, never half-written) when the file is absent. Blocking. */
 int auth_bootstrap(struct auth *a, struct mongo_conn *c, struct err *e) MUST_USE;
 
+/* auth_check() fills *out when it answers AUTH_OK; the caller ends it by identity_done(). */
 enum auth_answer auth_check(struct auth *a, const char *authorization, struct identity *out);
-int auth_fetch(struct auth *a, struct mongo_conn *c, const char *authorization,
-               struct err *e) MUST_USE;                   /* in a worker */
+
+/* auth_fetch() fetches the key and answers AUTH_OK or AUTH_BAD for a request that came before the call; who
+ * as auth_check() does. In a worker. ERR_UNAVAILABLE, ERR_TIMEOUT. */
+int auth_fetch(struct auth *a, struct mongo_conn *c, const char *authorization, enum auth_answer *answer,
+               struct identity *out, struct err *e) MUST_USE;
+
 void auth_forget_key(struct auth *a, const char *key_id); /* any thread */
 void auth_forget_all(struct auth *a);                     /* any thread: the tail lost its place */
 

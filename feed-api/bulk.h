@@ -47,7 +47,8 @@ void bulk_refuse(struct bulk_line *line, enum problem_code code, const char *det
  * ERR_TIMEOUT, ...: nothing at all could be done. */
 int bulk_run(struct items *s, struct bulk *b, struct err *e) MUST_USE;
 
-/* bulk_write() appends the answer; answers the newest position in it, 0 when nothing was done. */
-ts_t bulk_write(const struct bulk *b, struct buf *out);
+/* bulk_write() appends the answer, with instance (the request id) in its problems; answers the newest
+ * position in it, 0 when nothing was done. */
+ts_t bulk_write(const struct bulk *b, const char *instance, struct buf *out);
 
 #endif

@@ -168,7 +168,7 @@ static int status_of(const struct bulk_line *line)
     return line->written.result == ITEMS_CREATED ? 201 : 200;
 }
 
-static void write_problem(const struct bulk_line *line, struct buf *out)
+static void write_problem(const struct bulk_line *line, const char *instance, struct buf *out)
 {
     struct problem_error member = {line->problem.pointer, line->problem.detail};
     struct problem p = {.code = line->code};
@@ -181,10 +181,10 @@ static void write_problem(const struct bulk_line *line, struct buf *out)
     }
     if (problem_status(line->code) == 503)
         p.retry_after_ms = 1000;
-    problem_write(&p, NULL, out);
+    problem_write(&p, instance, out);
 }
 
-ts_t bulk_write(const struct bulk *b, struct buf *out)
+ts_t bulk_write(const struct bulk *b, const char *instance, struct buf *out)
 {
     ts_t newest = 0;
     for (size_t i = 0; i < b->n; i++) {
@@ -195,7 +195,7 @@ ts_t bulk_write(const struct bulk *b, struct buf *out)
             newest = ts_max(newest, line->written.position);
         } else {
             buf_add_str(out, "\"problem\":");
-            write_problem(line, out);
+            write_problem(line, instance, out);
         }
         buf_add_str(out, "}\n");
     }

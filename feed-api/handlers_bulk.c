@@ -30,7 +30,7 @@ static void bulk_work(struct worker *w, struct call *c)
     if (bulk_run(&s, b, &e) != 0) {
         call_fail_err(c, &e);
     } else {
-        c->position = bulk_write(b, &c->out);
+        c->position = bulk_write(b, c->http->id, &c->out);
         /* No line was acted on: then the present is a position that is right. */
         if (c->position == 0 && mongo_conn_fresh(w->mongo, &c->position, &e) != 0)
             call_fail_err(c, &e);

@@ -244,20 +244,10 @@ static bool may_call(const struct compiled *r, const struct http_request *q, con
     }
 }
 
-/* Answers false when it has answered the request. *ask: the key is not known yet (then *who is empty). */
-static bool check_credential(struct app *app, const struct compiled *r, struct http_request *q,
-                             struct identity *who, bool *ask)
+/* Answers false when it has answered the request, and then *who is empty. */
+static bool judge(struct app *app, const struct compiled *r, struct http_request *q, enum auth_answer answer,
+                  struct identity *who)
 {
-    *ask = false;
-    if (r->route->access & ACCESS_OPEN)
-        return true;
-    enum auth_answer answer = AUTH_BAD;
-    if (http_request_header_count(q, "Authorization") <= 1)
-        answer = auth_check(app->auth, http_request_header(q, "Authorization"), who);
-    if (answer == AUTH_ASK) {
-        *ask = true;
-        return true;
-    }
     if (answer != AUTH_OK) {
         metrics_add(app->metrics, M_AUTH, answer == AUTH_NONE ? MA_NONE : MA_BAD, 1);
         problem_simple(q, PROBLEM_UNAUTHORIZED,
@@ -269,9 +259,24 @@ static bool check_credential(struct app *app, const struct compiled *r, struct h
         metrics_add(app->metrics, M_AUTH, MA_FORBIDDEN, 1);
         problem_simple(q, PROBLEM_FORBIDDEN, "this credential may not do that");
         identity_done(who);
+        *who = (struct identity){0};
         return false;
     }
     return true;
+}
+
+/* Answers false when it has answered the request. *ask: the key is not known yet (then *who is empty). */
+static bool check_credential(struct app *app, const struct compiled *r, struct http_request *q,
+                             struct identity *who, bool *ask)
+{
+    *ask = false;
+    if (r->route->access & ACCESS_OPEN)
+        return true;
+    enum auth_answer answer = AUTH_BAD;
+    if (http_request_header_count(q, "Authorization") <= 1)
+        answer = auth_check(app->auth, http_request_header(q, "Authorization"), who);
+    *ask = answer == AUTH_ASK;
+    return *ask || judge(app, r, q, answer, who);
 }
 
 /* ---- path, query and body ---- */
@@ -414,29 +419,24 @@ static bool is_up(struct app *app, const struct compiled *r, struct http_request
 static void fetch_key(struct worker *w, struct call *c)
 {
     struct err e;
+    enum auth_answer answer;
     if (health_is_down(c->app->health, HEALTH_MONGODB))
         call_fail(c, PROBLEM_UNAVAILABLE, "the key can't be looked up: a database can't be reached");
-    else if (auth_fetch(c->app->auth, w->mongo, http_request_header(c->http, "Authorization"), &e) < 0)
+    else if (auth_fetch(c->app->auth, w->mongo, http_request_header(c->http, "Authorization"), &answer,
+                        &c->who, &e) < 0)
         call_fail_err(c, &e);
 }
 
 static void key_fetched(struct call *c)
 {
-    if (c->problem != NULL) {
-        call_finish(c);
-        return;
-    }
-    bool ask;
     struct http_request *q = c->http;
-    if (!check_credential(c->app, &table.routes[q->route - 1], q, &c->who, &ask)) {
-        call_drop(c);
-    } else if (ask) {
-        /* Dropped again by the log between the fetch and here; the client's next try finds it settled. */
-        call_fail(c, PROBLEM_UNAVAILABLE, "the key is being changed");
+    enum auth_answer answer = c->who.role != ROLE_NONE ? AUTH_OK : AUTH_BAD;
+    if (c->problem != NULL)
         call_finish(c);
-    } else {
+    else if (!judge(c->app, &table.routes[q->route - 1], q, answer, &c->who))
+        call_drop(c);
+    else
         run_call(c);
-    }
 }
 
 static void on_handle(struct http_request *q, void *arg)

@@ -51,7 +51,7 @@ void server_signal(struct server *s, int sig);
  * Reaped in any case. ERR_TIMEOUT when it had to be killed. Nothing to do: 0. */
 int server_stop(struct server *s, int64_t deadline_ms, struct err *e);
 
-void server_kill(struct server *s); /* SIGKILL, and waits until it is reaped */
+void server_kill(struct server *s);  /* SIGKILL, and waits until it is reaped */
 void server_pause(struct server *s); /* SIGSTOP, and waits until all of its threads stand still */
 void server_continue(struct server *s);
 

@@ -582,10 +582,10 @@ static void a_body_over_its_cap_is_413(void **state)
                    (int)(1000 + i));
         free(body);
     }
-    /* and one byte less is not too large */
-    char *spaces = repeat(" ", 128 * 1024 - 46),
-         *body = mem_printf("{\"publisher\":\"caps\",\"title\":\"t\",\"body\":\"b\"}%s", spaces);
-    body[128 * 1024] = '\0';
+    /* and a byte less is not too large */
+    static const char item[] = "{\"publisher\":\"caps\",\"title\":\"t\",\"body\":\"b\"}";
+    char *spaces = repeat(" ", 128 * 1024 - strlen(item)), *body = mem_printf("%s%s", item, spaces);
+    assert_int_equal(strlen(body), 128 * 1024);
     STATUS("POST", "/v1/items", body, 201);
     free(spaces);
     free(body);
@@ -1402,7 +1402,6 @@ static json_t *bulk(const char *path, const char *body, size_t lines)
     assert_non_null(reply_header(&r, "Feed-Position"));
     json_t *all = lines_of(&r), *o;
     size_t i;
-    reply_done(&r);
     assert_int_equal(json_array_size(all), lines);
     json_array_foreach(all, i, o)
     {
@@ -1412,10 +1411,12 @@ static json_t *bulk(const char *path, const char *body, size_t lines)
             assert_int_equal(json_object_size(o), 3);
             assert_int_equal(number(problem, "status"), number(o, "status"));
             assert_int_equal(strncmp(text(problem, "type"), "/problems/", 10), 0);
+            assert_string_equal(text(problem, "instance"), reply_header(&r, "X-Request-Id"));
         } else {
             assert_true(json_is_string(json_object_get(o, "position")));
         }
     }
+    reply_done(&r);
     return all;
 }
 
@@ -1723,7 +1724,10 @@ static void lists_of_follows_page_to_their_end(void **state)
         json_t *o = get(path), *list = json_object_get(o, "follows"), *edge;
         size_t k;
         assert_int_equal(json_array_size(list), sizes[i]);
-        json_array_foreach(list, k, edge) json_object_set_new(seen, text(edge, "name"), json_true());
+        json_array_foreach(list, k, edge)
+        {
+            json_object_set_new(seen, text(edge, "name"), json_true());
+        }
         if (i < 2) {
             snprintf(cursor, sizeof cursor, "%s", text(o, "next"));
             snprintf(path, sizeof path, "/v1/users/lister/follows?limit=20&cursor=%s", cursor);

@@ -96,8 +96,13 @@ static enum auth_answer check(struct rig *r, const char *header)
 static void fetch(struct rig *r, const char *header)
 {
     struct err e;
+    struct identity who = {0};
+    enum auth_answer answer;
     mongo_conn_deadline(r->conn, 60000);
-    assert_int_equal(auth_fetch(r->auth, r->conn, header, &e), 0);
+    assert_int_equal(auth_fetch(r->auth, r->conn, header, &answer, &who, &e), 0);
+    assert_int_not_equal(answer, AUTH_ASK);
+    assert_true((answer == AUTH_OK) == (who.role != ROLE_NONE));
+    identity_done(&who);
 }
 
 static void a_key_is_read_back_from_its_text_and_nothing_else_is(void **state)
@@ -256,7 +261,7 @@ static void when_the_tail_lost_its_place_all_keys_are_asked_for_again(void **sta
 struct racer {
     struct rig *r;
     char header[80];
-    atomic_bool stop;
+    atomic_bool stop, revoked;
     atomic_uint fetched;
 };
 
@@ -269,8 +274,14 @@ static void *fetch_again_and_again(void *arg)
         return "no connection";
     while (!atomic_load(&racer->stop)) {
         mongo_conn_deadline(c, 10000);
-        if (auth_fetch(racer->r->auth, c, racer->header, &e) < 0 && e.code != ERR_BUSY)
+        struct identity who = {0};
+        enum auth_answer answer;
+        bool revoked = atomic_load(&racer->revoked);
+        if (auth_fetch(racer->r->auth, c, racer->header, &answer, &who, &e) < 0)
             return "a fetch failed";
+        identity_done(&who);
+        if (revoked ? answer == AUTH_OK : answer == AUTH_ASK)
+            return "a fetch that began after the key was gone found it";
         atomic_fetch_add(&racer->fetched, 1);
     }
     mongo_conn_put(c);
@@ -292,6 +303,7 @@ static void a_fetch_under_way_does_not_bring_a_revoked_key_back(void **state)
         while (atomic_load(&racer.fetched) < 3)
             continue;
         assert_int_equal(key_store_delete(r->conn, k.id, &e), 0);
+        atomic_store(&racer.revoked, true);
         auth_forget_key(r->auth, k.id);
         unsigned seen = atomic_load(&racer.fetched);
         for (int64_t until = clock_mono_ms() + 20000; atomic_load(&racer.fetched) < seen + 12;) {
@@ -306,6 +318,43 @@ static void a_fetch_under_way_does_not_bring_a_revoked_key_back(void **state)
         }
         api_key_done(&k);
     }
+}
+
+static void *forget_again_and_again(void *arg)
+{
+    struct racer *racer = arg;
+    while (!atomic_load(&racer->stop)) {
+        auth_forget_all(racer->r->auth);
+        atomic_fetch_add(&racer->fetched, 1);
+    }
+    return NULL;
+}
+
+/* The log tells of a new key while its first request is under way. */
+static void a_key_that_is_forgotten_meanwhile_is_good_for_the_request_that_fetched_it(void **state)
+{
+    struct rig *r = *state;
+    struct racer racer = {.r = r};
+    struct api_key k = add_key(r, ROLE_SERVICE, 0, racer.header);
+    struct err e;
+    pthread_t thread;
+    unsigned overlapped = 0;
+    pthread_create(&thread, NULL, forget_again_and_again, &racer);
+    for (unsigned i = 0; i < 50; i++) {
+        struct identity who = {0};
+        enum auth_answer answer;
+        unsigned seen = atomic_load(&racer.fetched);
+        mongo_conn_deadline(r->conn, 60000);
+        assert_int_equal(auth_fetch(r->auth, r->conn, racer.header, &answer, &who, &e), 0);
+        assert_int_equal(answer, AUTH_OK);
+        assert_int_equal(who.role, ROLE_SERVICE);
+        overlapped += atomic_load(&racer.fetched) != seen;
+        identity_done(&who);
+    }
+    atomic_store(&racer.stop, true);
+    pthread_join(thread, NULL);
+    assert_true(overlapped > 0);
+    api_key_done(&k);
 }
 
 static char *file_text(const char *path)
@@ -408,6 +457,7 @@ int main(void)
         cmocka_unit_test(a_revoked_key_is_forgotten),
         cmocka_unit_test(when_the_tail_lost_its_place_all_keys_are_asked_for_again),
         cmocka_unit_test(a_fetch_under_way_does_not_bring_a_revoked_key_back),
+        cmocka_unit_test(a_key_that_is_forgotten_meanwhile_is_good_for_the_request_that_fetched_it),
         cmocka_unit_test(the_admin_key_is_made_once_and_kept),
         cmocka_unit_test(a_wrong_admin_key_file_is_an_error_that_names_it),
         cmocka_unit_test(tokens_are_signed_within_bounds),

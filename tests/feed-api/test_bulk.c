@@ -64,7 +64,7 @@ static json_t *run(struct world *w, const char *text)
     if (bulk_run(&w->s, b, &e) != 0)
         fail_msg("run: %s", e.msg);
     buf_init(&out, 1 << 24);
-    bulk_write(b, &out);
+    bulk_write(b, "b0b0b0b0b0b0b0b0", &out);
     json_t *lines = json_array();
     for (const char *s = out.data; s != NULL && *s != '\0'; s = strchr(s, '\n') + 1)
         json_array_append_new(lines, json_loadb(s, (size_t)(strchr(s, '\n') - s), 0, NULL));

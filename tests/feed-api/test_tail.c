@@ -205,6 +205,7 @@ static void it_drops_revoked_keys_and_old_revisions(void **state)
     struct rig *r = *state;
     struct err e;
     struct identity who;
+    enum auth_answer answer;
     until(r, is_alive, "is alive");
 
     struct api_key k = {.who.role = ROLE_SERVICE, .created_ms = 1};
@@ -212,7 +213,9 @@ static void it_drops_revoked_keys_and_old_revisions(void **state)
     key_text_make(&k, header + 7);
     assert_int_equal(key_store_add(r->conn, &k, &e), 0);
     until_past(r, mongo_conn_time(r->conn));
-    assert_int_equal(auth_fetch(r->app.auth, r->conn, header, &e), 0);
+    assert_int_equal(auth_fetch(r->app.auth, r->conn, header, &answer, &who, &e), 0);
+    assert_int_equal(answer, AUTH_OK);
+    identity_done(&who);
     assert_int_equal(auth_check(r->app.auth, header, &who), AUTH_OK);
     identity_done(&who);
 
@@ -244,6 +247,7 @@ static void a_lost_log_empties_the_caches_and_begins_anew(void **state)
     struct rig *r = *state;
     struct err e;
     struct identity who;
+    enum auth_answer answer;
     bson_error_t be;
     until(r, is_alive, "is alive");
     struct api_key k = {.who.role = ROLE_SERVICE, .created_ms = 1};
@@ -252,7 +256,9 @@ static void a_lost_log_empties_the_caches_and_begins_anew(void **state)
     assert_int_equal(key_store_add(r->conn, &k, &e), 0);
     ts_t before = change_user(r, "dora");
     until_past(r, before);
-    assert_int_equal(auth_fetch(r->app.auth, r->conn, header, &e), 0);
+    assert_int_equal(auth_fetch(r->app.auth, r->conn, header, &answer, &who, &e), 0);
+    assert_int_equal(answer, AUTH_OK);
+    identity_done(&who);
     assert_int_equal(auth_check(r->app.auth, header, &who), AUTH_OK);
     identity_done(&who);
 
