@@ -145,7 +145,7 @@ lint: ## format, clang's warnings, static analysis, scripts; changes nothing
 
 fmt: ## format all C sources in place
 	@tools/setup.sh lint
-	clang-format -i $(shell git ls-files '*.c' '*.h')
+	clang-format -i $(shell find common fanout feed-api ranker tools tests -name '*.[ch]')
 
 show-includes:
 	@echo '$(PKG_CFLAGS)'

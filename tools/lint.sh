@@ -6,9 +6,17 @@ cd "$(dirname "$0")/.." || exit 1
 
 jobs=${JOBS:-$(nproc)}
 failed=
-mapfile -t c_sources < <(git ls-files '*.c')
-mapfile -t c_all < <(git ls-files '*.c' '*.h')
-mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+
+# Works without git, in an unpacked archive too.
+sources() { # find's tests
+    find common fanout feed-api ranker tools tests -type f \( "$@" \) | sort
+}
+mapfile -t c_sources < <(sources -name '*.c')
+mapfile -t c_all < <(sources -name '*.[ch]')
+mapfile -t scripts < <(sources -name '*.sh'; echo .ci/run)
+mapfile -t pythons < <(sources -name '*.py')
+mapfile -t with_options < <(sources -name '*config.c' -o -path 'tools/*.c')
+mapfile -t other_scripts < <(sources -name '*.sh' ! -name lint.sh)
 
 # The checks of clang-tidy that find faults, not taste. .clang-format and the reviewers mind the looks.
 tidy_checks='-*,bugprone-*,cert-flp30-c,misc-unused-parameters'
@@ -25,7 +33,7 @@ step_format() {
 
 # Nothing is left for later in the sources, and no line is longer than what fits beside another.
 step_words() {
-    ! git grep -nE '\b(TODO|FIXME|XXX|HACK)\b' -- '*.c' '*.h' '*.py' '*.sh' Makefile ':!tools/lint.sh'
+    ! grep -nE '\b(TODO|FIXME|XXX|HACK)\b' "${c_all[@]}" "${pythons[@]}" "${other_scripts[@]}" Makefile
 }
 
 # What the documents name in backticks is there: functions and tests `name()`, files, options `--name`, make's targets.
@@ -34,13 +42,13 @@ step_docs() {
     # shellcheck disable=SC2086  # docs are words
     named() { grep -ohE "\`$1\`" $docs | tr -d '\`' | sort -u; }
     for name in $(named '[A-Za-z_0-9]+\(\)'); do
-        git grep --untracked -qwF "${name%()}" -- '*.c' '*.h' || { echo "$name is named in the documents and nowhere else"; bad=1; }
+        grep -qwF "${name%()}" "${c_all[@]}" || { echo "$name is named in the documents and nowhere else"; bad=1; }
     done
     for name in $(named '[A-Za-z0-9_.-]*/[A-Za-z0-9_./-]+\.(c|h|py|sh|md|yaml|txt)'); do
         [ -e "${name#/}" ] || { echo "$name is named in the documents and not there"; bad=1; }
     done
     for name in $(named '--[a-z-]+'); do
-        git grep -qF -e "\"${name#--}\"" -e "$name" -- '*config.c' 'tools/*.c' ||
+        grep -qF -e "\"${name#--}\"" -e "$name" "${with_options[@]}" ||
             { echo "$name is named in the documents and no option"; bad=1; }
     done
     return $bad
@@ -53,7 +61,7 @@ step_shell() {
 
 step_python() {
     local f
-    for f in $(git ls-files '*.py'); do
+    for f in "${pythons[@]}"; do
         python3 -c 'import ast, sys; ast.parse(open(sys.argv[1], encoding="utf-8").read(), sys.argv[1])' "$f" || return 1
     done
 }
