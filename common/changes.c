@@ -31,7 +31,7 @@
 struct changes {
     struct mongo_conn *conn;
     char *instance;
-    unsigned kinds;
+    bool tell_items;
     int64_t wait_ms;
     ts_t start;   /* where to begin while there is no token */
     ts_t skip_to; /* changes up to this time are not told: they were there before the tail */
@@ -225,9 +225,9 @@ int changes_open(struct changes **out, const struct changes_options *o, struct e
     struct changes *c = changes_alloc();
     c->conn = conn;
     c->instance = mem_strdup(o->instance);
-    c->kinds = o->kinds;
+    c->tell_items = o->tell_items;
     c->wait_ms = o->wait_ms ? o->wait_ms : WAIT_DEFAULT_MS;
-    c->pipeline = changes_pipeline(o->kinds);
+    c->pipeline = changes_pipeline(o->kinds, o->tell_items);
     c->beat_ms = clock_mono_ms() - OWN_BEAT_MS;
     if (settle_start(c, o->start, e) < 0 || open_cursor(c, e) < 0) {
         changes_close(c);
@@ -275,7 +275,7 @@ static int from_batch(struct changes *c, struct change *out, struct err *e)
         bson_iter_document(&c->batch, &n, &data);
         if (data == NULL || !bson_init_static(&event, data, n))
             return err_set(e, ERR_CORRUPT, "the log: a change that is no document");
-        switch (changes_decode(&event, out)) {
+        switch (changes_decode(&event, c->tell_items, out)) {
         case DECODED_LOST:
             c->lost = true;
             return err_set(e, ERR_LOG_LOST, "the log: the database or one of its collections was dropped");

@@ -38,6 +38,11 @@ struct change {
     bool topics_changed; /* CHANGE_ITEM: topics_before holds the former topics */
     unsigned n_topics_before;
     char topics_before[CHANGE_TOPICS_MAX][NAME_MAX_BYTES + 1];
+    bool item_told; /* CHANGE_ITEM, inserted, with tell_items: publisher and topics are the item's as it was
+                       inserted, live. Else whoever wants to know them reads the item. */
+    char publisher[NAME_MAX_BYTES + 1]; /* "" when not told */
+    unsigned n_topics;
+    char topics[CHANGE_TOPICS_MAX][NAME_MAX_BYTES + 1];
     char name[TARGET_TEXT_SIZE + 64]; /* CHANGE_USER: user; CHANGE_TARGET: "p:name"; CHANGE_API_KEY: key id;
                                          CHANGE_HEARTBEAT: instance */
     int64_t at_ms;                    /* CHANGE_HEARTBEAT: the writer's wall clock */
@@ -49,6 +54,7 @@ struct changes_options {
     const char *instance; /* who writes heartbeats here; see proc_instance() */
     unsigned kinds;       /* bit mask of 1u << enum change_kind; heartbeats always come */
     ts_t start;           /* begin with changes at or after this time; 0: from now */
+    bool tell_items;      /* tell publisher and topics of new items; else the tail stays narrow */
     int64_t wait_ms;      /* how long next waits at most for something (1 to 1,000; default 100 for 0) */
 };
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define READ_MS   2000
 #define ANY_WRITE "\"operationType\":{\"$in\":[\"insert\",\"update\",\"replace\",\"delete\"]}"
 
 /* Counts of targets are written every few seconds and interest nobody here: the server leaves them out. */
@@ -43,8 +44,12 @@ static const struct {
     {CHANGE_API_KEY, COLL_API_KEYS, "{\"ns.coll\":\"api_keys\"," ANY_WRITE "}"},
 };
 
+/* Never the bodies. */
+static const char told_of_items[] =
+    "\"fullDocument.publisher\":1,\"fullDocument.topics\":1,\"fullDocument.live\":1,";
+
 static const char project[] =
-    "{\"$project\":{\"operationType\":1,\"clusterTime\":1,\"ns.coll\":1,\"documentKey._id\":1,"
+    "\"operationType\":1,\"clusterTime\":1,\"ns.coll\":1,\"documentKey._id\":1,"
     "\"fullDocument.revision\":1,\"fullDocument.deleted_at\":1,\"fullDocument.at\":1,\"fullDocument.mono\":1,"
     "\"updateDescription.updatedFields.revision\":1,\"updateDescription.updatedFields.deleted_at\":1,"
     "\"updateDescription.updatedFields.topics_before\":1,\"updateDescription.updatedFields.at\":1,"
@@ -55,7 +60,7 @@ static bool wanted(enum change_kind kind, unsigned kinds)
     return kind == CHANGE_HEARTBEAT || (kinds & 1u << kind) != 0;
 }
 
-bson_t *changes_pipeline(unsigned kinds)
+bson_t *changes_pipeline(unsigned kinds, bool tell_items)
 {
     struct buf b;
     buf_init(&b, 64 * 1024);
@@ -71,7 +76,7 @@ bson_t *changes_pipeline(unsigned kinds)
     for (size_t i = 0, n = 0; i < MEM_COUNT(kind_rows); i++)
         if (wanted(kind_rows[i].kind, kinds))
             buf_printf(&b, "%s\"%s\"", n++ ? "," : "", mongo_collection_name(kind_rows[i].coll));
-    buf_printf(&b, "]}}]}},%s]", project);
+    buf_printf(&b, "]}}]}},{\"$project\":{%s%s]", tell_items ? told_of_items : "", project);
     assert(!b.full);
     bson_error_t be;
     bson_t *array = bson_new_from_json((const uint8_t *)b.data, (ssize_t)b.len, &be);
@@ -119,7 +124,55 @@ static void copy_topics(bson_iter_t *array, struct change *out)
     }
 }
 
-static enum decoded decode_item(const bson_t *event, const char *op, struct change *out)
+static bool copy_told(char out[NAME_MAX_BYTES + 1], const bson_iter_t *it)
+{
+    uint32_t n = 0;
+    const char *s = BSON_ITER_HOLDS_UTF8(it) ? bson_iter_utf8(it, &n) : NULL;
+    if (s == NULL || n == 0 || n > NAME_MAX_BYTES || strlen(s) != n)
+        return false;
+    memcpy(out, s, n + 1);
+    return true;
+}
+
+static bool copy_told_topics(const bson_iter_t *array, struct change *out)
+{
+    bson_iter_t it;
+    out->n_topics = 0;
+    if (!BSON_ITER_HOLDS_ARRAY(array) || !bson_iter_recurse(array, &it))
+        return false;
+    while (bson_iter_next(&it)) {
+        if (out->n_topics == CHANGE_TOPICS_MAX || !copy_told(out->topics[out->n_topics], &it))
+            return false;
+        out->n_topics++;
+    }
+    return true;
+}
+
+/* All or nothing: half of an item would be taken for the whole. */
+static void tell_item(const bson_t *event, struct change *out)
+{
+    bson_iter_t full, it;
+    if (!find(event, "fullDocument", &full) || !BSON_ITER_HOLDS_DOCUMENT(&full) ||
+        !bson_iter_recurse(&full, &it))
+        return;
+    bool ok = true, live = false;
+    while (ok && bson_iter_next(&it)) {
+        const char *key = bson_iter_key(&it);
+        if (strcmp(key, "publisher") == 0)
+            ok = copy_told(out->publisher, &it);
+        else if (strcmp(key, "topics") == 0)
+            ok = copy_told_topics(&it, out);
+        else if (strcmp(key, "live") == 0)
+            live = bson_iter_as_bool(&it);
+    }
+    out->item_told = ok && live && out->publisher[0] != '\0';
+    if (!out->item_told) {
+        out->publisher[0] = '\0';
+        out->n_topics = 0;
+    }
+}
+
+static enum decoded decode_item(const bson_t *event, const char *op, bool tell, struct change *out)
 {
     int64_t id, revision = 0;
     bson_iter_t it;
@@ -136,6 +189,8 @@ static enum decoded decode_item(const bson_t *event, const char *op, struct chan
     out->deleted =
         strcmp(op, "delete") == 0 ||
         find(event, update ? "updateDescription.updatedFields.deleted_at" : "fullDocument.deleted_at", &it);
+    if (tell && out->inserted)
+        tell_item(event, out);
     if (find(event, "updateDescription.updatedFields.topics_before", &it)) {
         copy_topics(&it, out);
         return DECODED;
@@ -181,6 +236,7 @@ static bool copy_name(const bson_t *event, struct change *out)
     return true;
 }
 
+/* Not by memset: the arrays are kilobytes, and counted. */
 static void clear(struct change *out)
 {
     out->kind = CHANGE_OTHER;
@@ -189,11 +245,14 @@ static void clear(struct change *out)
     out->revision = 0;
     out->deleted = out->inserted = out->topics_changed = false;
     out->n_topics_before = 0;
+    out->item_told = false;
+    out->publisher[0] = '\0';
+    out->n_topics = 0;
     out->name[0] = '\0';
     out->at_ms = out->mono_ms = 0;
 }
 
-enum decoded changes_decode(const bson_t *event, struct change *out)
+enum decoded changes_decode(const bson_t *event, bool tell_items, struct change *out)
 {
     clear(out);
     mongo_get_ts(event, "clusterTime", &out->t);
@@ -208,7 +267,7 @@ enum decoded changes_decode(const bson_t *event, struct change *out)
         return DECODED;
     enum change_kind kind = kind_of(bson_iter_utf8(&it, NULL));
     if (kind == CHANGE_ITEM)
-        return decode_item(event, op, out);
+        return decode_item(event, op, tell_items, out);
     if (!copy_name(event, out))
         return DECODED;
     if (kind == CHANGE_HEARTBEAT)
@@ -223,6 +282,7 @@ int changes_read_topics_before(struct mongo_conn *c, struct change *out, struct 
     bson_t query = BSON_INITIALIZER, opts = BSON_INITIALIZER, fields;
     BSON_APPEND_INT64(&query, "_id", (int64_t)out->item);
     mongo_conn_after(c, out->t);
+    mongo_conn_deadline(c, READ_MS); /* the one of opening the log may be long past */
     mongo_read_opts(c, &opts);
     BSON_APPEND_INT64(&opts, "limit", 1);
     BSON_APPEND_DOCUMENT_BEGIN(&opts, "projection", &fields);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/buf.h"
 #include "common/changes.h"
 #include "common/clock.h"
 #include "common/mem.h"
@@ -76,6 +77,14 @@ static void open_tail(struct world *w, unsigned kinds, ts_t start)
 {
     struct err e = {0};
     if (try_open(w, kinds, start, &e) < 0)
+        fail_msg("changes_open: %s", e.msg);
+}
+
+static void open_telling_tail(struct world *w)
+{
+    struct err e = {0};
+    struct changes_options o = {.mongo = w->mongo, .instance = "tail", .kinds = ALL, .tell_items = true};
+    if (changes_open(&w->tail, &o, &e) < 0)
         fail_msg("changes_open: %s", e.msg);
 }
 
@@ -372,6 +381,111 @@ static void what_a_foreign_hand_wrote_only_moves_time(void **state)
         assert_int_equal(next(w).kind, CHANGE_OTHER);
     insert_item(w, 1);
     assert_int_equal(next(w).item, 1);
+}
+
+/* ---- what is told of new items ---- */
+
+static void assert_nothing_told(const struct change *ch, item_id id)
+{
+    assert_int_equal(ch->kind, CHANGE_ITEM);
+    assert_int_equal(ch->item, id);
+    assert_false(ch->item_told);
+    assert_string_equal(ch->publisher, "");
+    assert_int_equal(ch->n_topics, 0);
+}
+
+static void a_new_item_tells_its_publisher_and_topics_and_an_edit_does_not(void **state)
+{
+    struct world *w = *state;
+    open_telling_tail(w);
+    insert(w, COLL_ITEMS,
+           "{\"_id\":1,\"publisher\":\"zo\u00eb\",\"revision\":1,\"topics\":[\"x\",\"y\"],\"live\":true}");
+    insert(w, COLL_ITEMS, "{\"_id\":2,\"publisher\":\"q\",\"revision\":1,\"live\":true}");
+    update(w, COLL_ITEMS, "{\"_id\":1}",
+           "{\"$set\":{\"revision\":2,\"topics\":[\"z\"],\"topics_before\":[\"x\",\"y\"]}}");
+    struct change ch = next(w);
+    assert_true(ch.inserted);
+    assert_true(ch.item_told);
+    assert_string_equal(ch.publisher, "zo\u00eb");
+    assert_int_equal(ch.n_topics, 2);
+    assert_string_equal(ch.topics[0], "x");
+    assert_string_equal(ch.topics[1], "y");
+    ch = next(w);
+    assert_true(ch.item_told);
+    assert_string_equal(ch.publisher, "q");
+    assert_int_equal(ch.n_topics, 0);
+    ch = next(w);
+    assert_nothing_told(&ch, 1);
+    assert_int_equal(ch.n_topics_before, 2);
+}
+
+static void as_many_topics_as_an_item_may_have_are_told_and_no_more(void **state)
+{
+    struct world *w = *state;
+    open_telling_tail(w);
+    for (unsigned n = CHANGE_TOPICS_MAX; n <= CHANGE_TOPICS_MAX + 1; n++) {
+        struct buf b;
+        buf_init(&b, 4096);
+        buf_printf(&b, "{\"_id\":%u,\"publisher\":\"p\",\"live\":true,\"topics\":[", n);
+        for (unsigned i = 0; i < n; i++)
+            buf_printf(&b, "%s\"%064u\"", i ? "," : "", i);
+        buf_add_str(&b, "]}");
+        insert(w, COLL_ITEMS, b.data);
+        buf_done(&b);
+    }
+    struct change ch = next(w);
+    assert_true(ch.item_told);
+    assert_int_equal(ch.n_topics, CHANGE_TOPICS_MAX);
+    char last[NAME_MAX_BYTES + 1];
+    snprintf(last, sizeof last, "%064d", CHANGE_TOPICS_MAX - 1);
+    assert_string_equal(ch.topics[CHANGE_TOPICS_MAX - 1], last);
+    ch = next(w);
+    assert_nothing_told(&ch, CHANGE_TOPICS_MAX + 1);
+}
+
+static void an_item_that_does_not_read_as_it_should_is_not_told_and_the_tail_goes_on(void **state)
+{
+    struct world *w = *state;
+    static const char *const fields[] = {
+        "\"publisher\":7,\"topics\":[\"x\"],\"live\":true",
+        "\"topics\":[\"x\"],\"live\":true",
+        "\"publisher\":\"\",\"live\":true",
+        "\"publisher\":\"a\\u0000b\",\"live\":true",
+        "\"publisher\":\"p\",\"topics\":\"x\",\"live\":true",
+        "\"publisher\":\"p\",\"topics\":[\"x\",8],\"live\":true",
+        "\"publisher\":\"p\",\"topics\":[\"x\",\"\"],\"live\":true",
+        "\"publisher\":\"p\",\"topics\":[\"x\"]",
+        "\"publisher\":{\"live\":true},\"topics\":{\"publisher\":\"p\"}",
+    };
+    char text[400];
+    open_telling_tail(w);
+    for (unsigned i = 0; i < MEM_COUNT(fields); i++) {
+        snprintf(text, sizeof text, "{\"_id\":%u,\"revision\":1,%s}", i + 1, fields[i]);
+        insert(w, COLL_ITEMS, text);
+    }
+    snprintf(text, sizeof text, "{\"_id\":50,\"publisher\":\"%065d\",\"live\":true}", 1);
+    insert(w, COLL_ITEMS, text);
+    insert_item(w, 51);
+    for (unsigned i = 0; i < MEM_COUNT(fields); i++) {
+        struct change ch = next(w);
+        assert_nothing_told(&ch, i + 1);
+        assert_true(ch.inserted);
+        assert_int_equal(ch.revision, 1);
+    }
+    struct change ch = next(w);
+    assert_nothing_told(&ch, 50);
+    ch = next(w);
+    assert_int_equal(ch.item, 51);
+    assert_true(ch.item_told);
+}
+
+static void without_being_asked_nothing_is_told_of_items(void **state)
+{
+    struct world *w = *state;
+    open_tail(w, ALL, 0);
+    insert_item(w, 1);
+    struct change ch = next(w);
+    assert_nothing_told(&ch, 1);
 }
 
 /* ---- completeness ---- */
@@ -683,6 +797,10 @@ int main(void)
         WITH_TAIL(counts_of_targets_and_edges_are_not_told),
         WITH_TAIL(only_the_kinds_asked_for_come_and_heartbeats_always),
         WITH_TAIL(what_a_foreign_hand_wrote_only_moves_time),
+        WITH_TAIL(a_new_item_tells_its_publisher_and_topics_and_an_edit_does_not),
+        WITH_TAIL(as_many_topics_as_an_item_may_have_are_told_and_no_more),
+        WITH_TAIL(an_item_that_does_not_read_as_it_should_is_not_told_and_the_tail_goes_on),
+        WITH_TAIL(without_being_asked_nothing_is_told_of_items),
         WITH_TAIL(a_lone_change_becomes_complete_without_anybody_elses_help),
         WITH_TAIL(a_quiet_tail_writes_no_heartbeats_for_its_own_heartbeats),
         WITH_TAIL(the_changes_of_a_transaction_share_a_time_that_is_complete_only_after_the_last),
