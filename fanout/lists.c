@@ -163,14 +163,14 @@ static void evict(struct lists *l, struct list *list)
     drop(l, list);
 }
 
-/* Drops the least recently used lists until the cap is kept, or only pinned and loading ones and `keep` are
- * left. */
-static bool make_room(struct lists *l, const struct list *keep)
+/* Drops the least recently used lists until the cap is kept: false when pinned and loading ones, which stay,
+ * take more than that. */
+static bool make_room(struct lists *l)
 {
     struct list *list = TAILQ_FIRST(&l->queues[LIST_CACHED]), *next;
     for (; list && l->bytes > l->max_bytes; list = next) {
         next = TAILQ_NEXT(list, queue);
-        if (list->pins == 0 && list != keep)
+        if (list->pins == 0)
             evict(l, list);
     }
     return l->bytes <= l->max_bytes;
@@ -228,7 +228,7 @@ struct list *lists_begin(struct lists *l, const char *target)
     TAILQ_INSERT_TAIL(&l->queues[LIST_LOADING], list, queue);
     l->bytes += size_for(0);
     slots_insert(l, list);
-    if (!make_room(l, list))
+    if (!make_room(l))
         drop(l, list);
     return list;
 }
@@ -257,7 +257,7 @@ static bool room_to_load(struct lists *l, struct list *list)
         return false;
     size_t cap = grown(list->cap);
     resize(l, list, cap < most ? cap : most);
-    return make_room(l, list);
+    return make_room(l);
 }
 
 void lists_add(struct lists *l, struct list *list, reader_idx i)
@@ -277,7 +277,7 @@ bool lists_end(struct lists *l, struct list *list)
     list->open = false;
     if (list->state == LIST_LOADING) {
         resize(l, list, list->n);
-        if (!too_large(l, list) && make_room(l, list)) {
+        if (!too_large(l, list) && make_room(l)) {
             move_to(l, list, LIST_CACHED);
             return true;
         }
@@ -311,7 +311,7 @@ void lists_newborn(struct lists *l, reader_idx i, const char *target)
     list->mixed = true;
     if (list->pins == 0 && too_large(l, list))
         evict(l, list);
-    make_room(l, NULL);
+    make_room(l);
 }
 
 /* ---- order ---- */
@@ -384,7 +384,7 @@ void lists_unpin(struct lists *l, struct list *list)
         settle(l, list);
     else if (list->state == LIST_CACHED && too_large(l, list))
         evict(l, list);
-    make_room(l, NULL);
+    make_room(l);
 }
 
 size_t lists_bytes(const struct lists *l)
