@@ -2,14 +2,18 @@
  *
  * The hash tag of a key is its bucket, so that all keys of a bucket lie in one slot of a Redis Cluster.
  *
- *   tl:{b}:user            sorted set: the timeline. Member = item id, score = -id; member "f" = the floor,
- * score = -floor pf:{b}:user            hash: what belongs to the timeline (R, state, token, mutes) bk:{b}
- * hash: the record of the bucket (epoch, n, stamp, seen, born, progress) en:{s}                 stream of
- * engagement events, s = bucket % EVENT_STREAMS ee:{s}:user/event_id   string: this event was counted
- *   rk:{b}:user/session    sorted set: a frozen ranked session, score = place from 0; member "m:..." = what
- * it was made of af:{b}:user            hash: affinities of a reader ic:{s}:item            hash: decayed
- * counters of an item, s = item id % EVENT_STREAMS ih:{s}:item            HyperLogLog: who did what with the
- * item, so that each counts once
+ * - tl:{b}:user: sorted set, the timeline. Member = item id, score = -id; member "f" = the floor, score =
+ *   -floor.
+ * - pf:{b}:user: hash, what belongs to the timeline (R, state, token, mutes).
+ * - bk:{b}: hash, the record of the bucket (epoch, n, stamp, seen, born, progress, births).
+ * - bn:{b}: list, the timelines built last, as R and user.
+ * - en:{s}: stream of engagement events, s = bucket % EVENT_STREAMS.
+ * - ee:{s}:user/event_id: string, this event was counted.
+ * - rk:{b}:user/session: sorted set, a frozen ranked session, score = place from 0; member "m:..." = what it
+ *   was made of.
+ * - af:{b}:user: hash, affinities of a reader.
+ * - ic:{s}:item: hash, decayed counters of an item, s = item id % EVENT_STREAMS.
+ * - ih:{s}:item: HyperLogLog, who did what with the item, so that each counts once.
  *
  * A name holds no '/', so what follows one cannot be taken for a part of the name.
  * Functions write into a buffer of KEY_SIZE and answer the length. Any thread.

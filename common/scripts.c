@@ -8,7 +8,7 @@
 
 #define LUA_GROUPS                                                                                           \
     "local ki, out = 1, {}\n"                                                                                \
-    "local function each_group(ai, T, fn)\n"                                                                 \
+    "local function each_group(ai, T, fn, width)\n"                                                          \
     "  while ai <= #ARGV do\n"                                                                               \
     "    local epoch, n, count = ARGV[ai], ARGV[ai + 1], tonumber(ARGV[ai + 2])\n"                           \
     "    local bk = KEYS[ki]\n"                                                                              \
@@ -16,16 +16,19 @@
     "    if r[1] ~= epoch or r[2] ~= n then\n"                                                               \
     "      out[#out + 1] = 0\n"                                                                              \
     "    else\n"                                                                                             \
-    "      fn(ki + 1, ki + count, r[3], bk)\n"                                                               \
+    "      local answer = fn(ki + 1, ki + count, r[3], bk, ai)\n"                                            \
     "      local seen = r[4]\n"                                                                              \
     "      if T > seen then seen = T end\n"                                                                  \
     "      redis.call('HSET', bk, 'n', string.format('%.0f', tonumber(n) + 1), 'seen', seen)\n"              \
-    "      out[#out + 1] = 1\n"                                                                              \
+    "      out[#out + 1] = answer or 1\n"                                                                    \
     "    end\n"                                                                                              \
-    "    ki, ai = ki + 1 + count, ai + 3\n"                                                                  \
+    "    ki, ai = ki + 1 + count, ai + (width or 3)\n"                                                       \
     "  end\n"                                                                                                \
     "  return out\n"                                                                                         \
     "end\n"
+
+/* A text: SCRIPT_NEWBORNS_MAX of scripts.h. */
+#define LUA_NEWBORNS "256"
 
 /* The first of the removed tail has the largest id of it. LT only ever raises the floor (its score falls);
  * when the floor itself was in the kept part, everything removed lay below it. */
@@ -39,8 +42,9 @@
 
 static const char deliver[] = LUA_GROUPS LUA_TRIM
     "local T, id, score, cap, high = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])\n"
-    "return each_group(6, T, function(from, to, stamp)\n"
-    "  local all = T > stamp\n"
+    "local tell = ARGV[6] == '1'\n"
+    "return each_group(7, T, function(from, to, stamp)\n"
+    "  local all, gone = T > stamp, nil\n"
     "  for i = from, to do\n"
     "    local k = KEYS[i]\n"
     "    local c = redis.call('ZCARD', k)\n"
@@ -49,8 +53,12 @@ static const char deliver[] = LUA_GROUPS LUA_TRIM
     "        if c >= high then trim(k, cap) end\n"
     "        redis.call('ZADD', k, score, id)\n"
     "      end\n"
+    "    elseif tell then\n"
+    "      gone = gone or {}\n"
+    "      gone[#gone + 1] = i - from\n"
     "    end\n"
     "  end\n"
+    "  return gone\n"
     "end)\n";
 
 static const char remove_item[] =
@@ -66,21 +74,36 @@ static const char remove_item[] =
                "  end\n"
                "end)\n";
 
-static const char drop[] = LUA_GROUPS "local T = ARGV[1]\n"
-                                      "return each_group(2, T, function(from, to)\n"
-                                      "  for i = from, to do\n"
-                                      "    local k = KEYS[i]\n"
-                                      "    local pf = 'pf' .. string.sub(k, 3)\n"
-                                      "    local r = redis.call('HGET', pf, 'r')\n"
-                                      "    if not r or r < T then redis.call('DEL', k, pf) end\n"
-                                      "  end\n"
-                                      "end)\n";
+static const char drop[] =
+    LUA_GROUPS "local T = ARGV[1]\n"
+               "return each_group(2, T, function(from, to)\n"
+               "  local stays\n"
+               "  for i = from, to do\n"
+               "    local k = KEYS[i]\n"
+               "    local pf = 'pf' .. string.sub(k, 3)\n"
+               "    local r = redis.call('HGET', pf, 'r')\n"
+               "    if not r or r < T then redis.call('DEL', k, pf) else stays = 2 end\n"
+               "  end\n"
+               "  return stays\n"
+               "end)\n";
 
-static const char progress[] = LUA_GROUPS "local T = ARGV[1]\n"
-                                          "return each_group(2, T, function(_, _, _, bk)\n"
-                                          "  local p = redis.call('HGET', bk, 'progress')\n"
-                                          "  if T > p then redis.call('HSET', bk, 'progress', T) end\n"
-                                          "end)\n";
+/* Whoever builds a timeline after this finds its T in `seen`: so who was born before and is not known to the
+ * owner is all that may still lack something. */
+static const char progress[] =
+    LUA_GROUPS "local T, P = ARGV[1], ARGV[2]\n"
+               "return each_group(3, T, function(_, _, _, bk, ai)\n"
+               "  local r, known = redis.call('HMGET', bk, 'progress', 'births'), ARGV[ai + 3]\n"
+               "  local births = r[2] or '0'\n"
+               "  if known == '-' or known == births then\n"
+               "    if P > r[1] then redis.call('HSET', bk, 'progress', P) end\n"
+               "    return 1\n"
+               "  end\n"
+               "  local new = tonumber(births) - tonumber(known)\n"
+               "  if new < 0 or new > " LUA_NEWBORNS " then return {births} end\n"
+               "  local list = redis.call('LRANGE', 'bn' .. string.sub(bk, 3), 0, new - 1)\n"
+               "  list[#list + 1] = births\n"
+               "  return list\n"
+               "end, 4)\n";
 
 /* A record made anew over an old one keeps the later of the stamps: timelines built meanwhile, with an R
  * after `now`, are still there, and a change that they have seen must not be taken for new. */
@@ -117,6 +140,10 @@ static const char build[] =
     "redis.call('PEXPIRE', KEYS[1], ttl)\n"
     "redis.call('PEXPIRE', KEYS[2], ttl)\n"
     "redis.call('HSET', KEYS[3], 'stamp', R)\n"
+    "redis.call('HINCRBY', KEYS[3], 'births', 1)\n"
+    "local bn = 'bn' .. string.sub(KEYS[3], 3)\n"
+    "redis.call('LPUSH', bn, R .. string.match(KEYS[1], '}:(.*)$'))\n"
+    "redis.call('LTRIM', bn, 0, " LUA_NEWBORNS " - 1)\n"
     "return {1, R}\n";
 
 /* What was delivered meanwhile and what was read are merged here and written once, at most cap + 1 members:

@@ -4,7 +4,8 @@
  * A timeline is tl:{b}:user (sorted set; member = item id, score = -id, and the floor as member "f" with
  * score = -floor) and pf:{b}:user (hash: r = R as 16 hex digits, st = "b" building or "r" ready, tk = token
  * while building, m = mutes, x = wall seconds when its expiry was last set). It exists only if both do.
- * bk:{b} is the record: epoch, n, stamp, seen, born, progress (all but n as 16 hex digits). Ids above the
+ * bk:{b} is the record: epoch, n, stamp, seen, born, progress (all but n as 16 hex digits), births (how many
+ * timelines were begun); bn:{b} lists the last of these. Ids above the
  * floor are complete; ids at or below it are read from MongoDB. Entries that lie below the floor (late items)
  * are ignored by readers and go with the next trim.
  *
@@ -16,16 +17,24 @@
 #ifndef FEEDMILL_SCRIPTS_H
 #define FEEDMILL_SCRIPTS_H
 
+#define SCRIPT_NEWBORNS_MAX 256
+
 enum script {
-    /* ARGV: T, id, -id, cap, high, then groups. Adds the id where the timeline exists and T > R; when it
-     * holds `high` members it is first trimmed to `cap`, and the floor rises to the largest id removed. */
+    /* ARGV: T, id, -id, cap, high, tell, then groups. Adds the id where the timeline exists and T > R; when
+     * it holds `high` members it is first trimmed to `cap`, and the floor rises to the largest id removed.
+     * tell = "1": a group with absent timelines answers the array of their places in it (from 0) instead of
+     * 1. */
     SCRIPT_DELIVER,
     /* ARGV: T, id, then groups. Takes the id out where T > R; a timeline being built is dropped instead (its
        token goes). */
     SCRIPT_REMOVE,
-    /* ARGV: T, then groups. Drops each timeline with R < T. */
+    /* ARGV: T, then groups. Drops each timeline with R < T. A group of which one stays answers 2. */
     SCRIPT_DROP,
-    /* ARGV: T, then groups with count 0. Sets progress to T if that is later. */
+    /* ARGV: T, P, then groups with count 0 and a fourth argument: how many births the owner knows of, or "-"
+     * when it does not care. Raises `seen` to T. Sets progress to P if that is later, unless there were
+     * births that the owner does not know of: then the group answers an array of the newborn, the last one
+     * first, as R (16 hex digits) and the user in one string, and behind them the present number of births.
+     * The array holds nothing but that number when they were more than SCRIPT_NEWBORNS_MAX. */
     SCRIPT_PROGRESS,
     /* One bucket. KEYS: bk. ARGV: epoch, now, reset ("1": make a new record in any case). Makes the record if
      * there is none (stamp = seen = born = progress = now), else writes the epoch into it; n = 0. Answers {1

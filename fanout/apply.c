@@ -23,7 +23,7 @@ void apply_done(struct apply *a)
 static int deliver_batch(struct apply *a, const struct audience_batch *b, struct err *e)
 {
     for (unsigned i = 0; i < b->n; i++) {
-        if (deliver_add(a->deliver, b->at[i].bucket, b->at[i].user, e) != 0)
+        if (deliver_add(a->deliver, b->at[i].bucket, b->at[i].user, READER_NONE, e) != 0)
             return -1;
     }
     return 0;
@@ -146,7 +146,7 @@ static int apply_user(struct apply *a, const struct change *c, struct err *e)
     if (!bucket_is_due(a->buckets, bucket, c->t) || c->name[0] == '\0' || strlen(c->name) > NAME_MAX_BYTES)
         return 0;
     deliver_begin(a->deliver, SCRIPT_DROP, c->t, 0);
-    return finish(a, deliver_add(a->deliver, bucket, c->name, e), e);
+    return finish(a, deliver_add(a->deliver, bucket, c->name, READER_NONE, e), e);
 }
 
 int apply_change(struct apply *a, const struct change *c, struct err *e)

@@ -15,6 +15,7 @@ void buckets_own(struct buckets *b, unsigned bucket, int64_t epoch, ts_t applied
     x->owned = true;
     x->applied = applied;
     x->n = 0;
+    x->births = -1;
     ts_format((uint64_t)epoch, x->epoch);
 }
 

@@ -21,6 +21,7 @@ struct bucket {
     bool owned;
     ts_t applied;
     uint64_t n;
+    int64_t births; /* timelines of which we know that they were begun; -1: not watched */
     char epoch[TS_TEXT_SIZE];
 };
 

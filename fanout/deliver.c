@@ -6,10 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/mem.h"
+#include "common/names.h"
 
 struct group {
     unsigned bucket, count;
-    char n[24], count_text[12];
+    char n[24], count_text[12], births[24];
 };
 
 /* A call that was sent: what its answer has to be matched with. */
@@ -18,6 +19,8 @@ struct call {
     ts_t t;
     unsigned n_groups;
     uint8_t bucket[BUCKETS];
+    unsigned count[DELIVER_GROUPS]; /* timelines of each group; of SCRIPT_PROGRESS there are none */
+    reader_idx *who;                /* whose, in order */
 };
 
 struct deliver {
@@ -28,6 +31,9 @@ struct deliver {
     enum script script;
     ts_t t;
     char t_text[TS_TEXT_SIZE], id[ITEM_ID_TEXT_SIZE], score[ITEM_ID_TEXT_SIZE + 1];
+    char seen[TS_TEXT_SIZE]; /* of SCRIPT_PROGRESS */
+    bool tell;               /* some of the timelines are of known readers */
+    reader_idx *who;
     unsigned n_keys, n_groups, max_keys;
     char (*keys)[KEY_SIZE];
     size_t *key_len;
@@ -61,12 +67,15 @@ struct deliver *deliver_new(const struct deliver_options *o)
     d->max_keys = d->o.batch_keys + DELIVER_GROUPS;
     if (d->max_keys < BUCKETS)
         d->max_keys = BUCKETS; /* a call for progress names records only, but all of them */
-    size_t args = d->max_keys + 5 + 3 * BUCKETS;
+    size_t args = d->max_keys + 6 + 4 * BUCKETS;
     d->keys = mem_zero(d->max_keys, sizeof *d->keys);
     d->key_len = mem_zero(d->max_keys, sizeof *d->key_len);
     d->argv = mem_zero(args, sizeof *d->argv);
     d->argv_len = mem_zero(args, sizeof *d->argv_len);
     d->sent = mem_zero(d->o.window, sizeof *d->sent);
+    d->who = mem_zero(d->o.batch_keys, sizeof *d->who);
+    for (unsigned i = 0; i < d->o.window; i++)
+        d->sent[i].who = mem_zero(d->o.batch_keys, sizeof *d->sent[i].who);
     return d;
 }
 
@@ -78,7 +87,10 @@ void deliver_free(struct deliver *d)
     free(d->key_len);
     free(d->argv);
     free(d->argv_len);
+    for (unsigned i = 0; i < d->o.window; i++)
+        free(d->sent[i].who);
     free(d->sent);
+    free(d->who);
     free(d);
 }
 
@@ -100,15 +112,86 @@ static int break_off(struct deliver *d)
     return -1;
 }
 
-static void check_group(struct deliver *d, const struct call *c, unsigned i, bool applied)
+/* Group i of a call of SCRIPT_DELIVER or SCRIPT_DROP begins here in its `who`. */
+static unsigned place_of(const struct call *c, unsigned i)
+{
+    unsigned at = 0;
+    while (i > 0)
+        at += c->count[--i];
+    return at;
+}
+
+static void note_gone(struct deliver *d, reader_idx who)
+{
+    if (who != READER_NONE && d->o.gone)
+        d->o.gone(d->o.arg, who);
+}
+
+static int read_absent(struct deliver *d, const struct call *c, unsigned i, const redisReply *r,
+                       struct err *e)
+{
+    unsigned at = place_of(c, i);
+    for (size_t k = 0; k < r->elements; k++) {
+        const redisReply *x = r->element[k];
+        if (x->type != REDIS_REPLY_INTEGER || x->integer < 0 || x->integer >= c->count[i])
+            return err_set(e, ERR_CORRUPT, "script deliver answered a place that is none");
+        note_gone(d, c->who[at + (unsigned)x->integer]);
+    }
+    return 0;
+}
+
+/* What stands for the newborn in the answer of SCRIPT_PROGRESS: the newest first, the count at the end. */
+static int read_births(struct deliver *d, unsigned bucket, const redisReply *r, struct err *e)
+{
+    struct bucket *b = &d->o.buckets->at[bucket];
+    const redisReply *last = r->elements ? r->element[r->elements - 1] : NULL;
+    if (!last || last->type != REDIS_REPLY_STRING)
+        return err_set(e, ERR_CORRUPT, "script progress answered no number of births");
+    int64_t births = atoll(last->str);
+    bool all = births - b->births == (int64_t)r->elements - 1;
+    b->births = births;
+    for (size_t i = r->elements - 1; all && i-- > 0;) {
+        const redisReply *x = r->element[i];
+        char text[TS_TEXT_SIZE] = "";
+        ts_t t;
+        if (x->type == REDIS_REPLY_STRING && x->len >= TS_TEXT_SIZE)
+            memcpy(text, x->str, TS_TEXT_SIZE - 1);
+        all = ts_parse(text, &t, NULL) == 0 && strlen(x->str) == x->len &&
+              x->len < TS_TEXT_SIZE + NAME_MAX_BYTES;
+        if (all)
+            d->o.born(d->o.arg, bucket, t, x->str + TS_TEXT_SIZE - 1);
+    }
+    if (!all)
+        d->o.births_lost(d->o.arg, bucket);
+    return 0;
+}
+
+static void refuse_group(struct deliver *d, unsigned bucket)
+{
+    d->refused |= 1u << bucket_share(bucket);
+    metrics_add(d->o.metrics, M_REFUSED, 0, 1);
+}
+
+static int check_group(struct deliver *d, const struct call *c, unsigned i, const redisReply *r,
+                       struct err *e)
 {
     struct bucket *b = &d->o.buckets->at[c->bucket[i]];
-    if (!applied) {
-        d->refused |= 1u << bucket_share(c->bucket[i]);
-        metrics_add(d->o.metrics, M_REFUSED, 0, 1);
-    } else if (c->script == SCRIPT_PROGRESS) {
+    if (r->type == REDIS_REPLY_ARRAY && c->script == SCRIPT_DELIVER)
+        return read_absent(d, c, i, r, e);
+    if (r->type == REDIS_REPLY_ARRAY && c->script == SCRIPT_PROGRESS && b->births >= 0)
+        return read_births(d, c->bucket[i], r, e);
+    if (r->type != REDIS_REPLY_INTEGER)
+        return err_set(e, ERR_CORRUPT, "script %s answered something else than integers",
+                       script_name(c->script));
+    if (r->integer == 0)
+        refuse_group(d, c->bucket[i]);
+    else if (c->script == SCRIPT_PROGRESS)
         b->applied = ts_max(b->applied, c->t);
+    else if (c->script == SCRIPT_DROP && r->integer == 1) {
+        for (unsigned k = 0; k < c->count[i]; k++)
+            note_gone(d, c->who[place_of(c, i) + k]);
     }
+    return 0;
 }
 
 static int check_reply(struct deliver *d, const struct call *c, const redisReply *r, struct err *e)
@@ -117,10 +200,8 @@ static int check_reply(struct deliver *d, const struct call *c, const redisReply
         return err_set(e, ERR_CORRUPT, "script %s answered %zu results for %u groups", script_name(c->script),
                        r->elements, c->n_groups);
     for (unsigned i = 0; i < c->n_groups; i++) {
-        if (r->element[i]->type != REDIS_REPLY_INTEGER)
-            return err_set(e, ERR_CORRUPT, "script %s answered something else than integers",
-                           script_name(c->script));
-        check_group(d, c, i, r->element[i]->integer == 1);
+        if (check_group(d, c, i, r->element[i], e) != 0)
+            return -1;
     }
     return 0;
 }
@@ -160,6 +241,13 @@ static void arg(struct deliver *d, int *argc, const char *s)
     d->argv_len[(*argc)++] = strlen(s);
 }
 
+static const char *births_text(struct deliver *d, struct group *g)
+{
+    int64_t births = d->o.buckets->at[g->bucket].births;
+    snprintf(g->births, sizeof g->births, births < 0 ? "-" : "%" PRId64, births);
+    return g->births;
+}
+
 static int put_arguments(struct deliver *d)
 {
     int argc = 0;
@@ -167,6 +255,9 @@ static int put_arguments(struct deliver *d)
         d->argv[argc] = d->keys[i];
         d->argv_len[argc++] = d->key_len[i];
     }
+    bool progress = d->script == SCRIPT_PROGRESS;
+    if (progress)
+        arg(d, &argc, d->seen);
     arg(d, &argc, d->t_text);
     if (d->script == SCRIPT_DELIVER || d->script == SCRIPT_REMOVE)
         arg(d, &argc, d->id);
@@ -174,6 +265,7 @@ static int put_arguments(struct deliver *d)
         arg(d, &argc, d->score);
         arg(d, &argc, d->cap);
         arg(d, &argc, d->high);
+        arg(d, &argc, d->tell ? "1" : "0");
     }
     for (unsigned i = 0; i < d->n_groups; i++) {
         struct group *g = &d->groups[i];
@@ -181,6 +273,8 @@ static int put_arguments(struct deliver *d)
         arg(d, &argc, d->o.buckets->at[g->bucket].epoch);
         arg(d, &argc, g->n);
         arg(d, &argc, g->count_text);
+        if (progress)
+            arg(d, &argc, births_text(d, g));
     }
     return argc;
 }
@@ -191,8 +285,12 @@ static void note_sent(struct deliver *d)
     c->script = d->script;
     c->t = d->t;
     c->n_groups = d->n_groups;
-    for (unsigned i = 0; i < d->n_groups; i++)
+    for (unsigned i = 0; i < d->n_groups; i++) {
         c->bucket[i] = (uint8_t)d->groups[i].bucket;
+        if (i < DELIVER_GROUPS)
+            c->count[i] = d->groups[i].count;
+    }
+    memcpy(c->who, d->who, (d->n_keys - d->n_groups) * sizeof *c->who);
     metrics_add(d->o.metrics, M_SCRIPTS, d->script, 1);
     metrics_add(d->o.metrics, M_TIMELINES, d->script, d->n_keys - d->n_groups);
 }
@@ -210,6 +308,7 @@ static int send_call(struct deliver *d, struct err *e)
         return break_off(d);
     note_sent(d);
     d->n_keys = d->n_groups = 0;
+    d->tell = false;
     return 0;
 }
 
@@ -228,7 +327,7 @@ static bool wanted(const struct deliver *d, unsigned bucket)
     return bucket_is_due(d->o.buckets, bucket, d->t) && !(d->refused & 1u << bucket_share(bucket));
 }
 
-int deliver_add(struct deliver *d, unsigned bucket, const char *user, struct err *e)
+int deliver_add(struct deliver *d, unsigned bucket, const char *user, reader_idx who, struct err *e)
 {
     if (d->broken)
         return err_set(e, ERR_UNAVAILABLE, "what was sent to Redis is not known to have been applied");
@@ -244,6 +343,8 @@ int deliver_add(struct deliver *d, unsigned bucket, const char *user, struct err
     }
     if (!same)
         open_group(d, bucket);
+    d->who[d->n_keys - d->n_groups] = who;
+    d->tell |= who != READER_NONE;
     d->key_len[d->n_keys] = keys_timeline(d->keys[d->n_keys], bucket, user);
     d->n_keys++;
     d->groups[d->n_groups - 1].count++;
@@ -257,13 +358,14 @@ int deliver_end(struct deliver *d, struct err *e)
     return send_call(d, e);
 }
 
-int deliver_progress(struct deliver *d, ts_t t, struct err *e)
+int deliver_progress(struct deliver *d, ts_t seen, ts_t t, struct err *e)
 {
     if (deliver_end(d, e) != 0)
         return -1;
     deliver_begin(d, SCRIPT_PROGRESS, t, 0);
+    ts_format(ts_max(seen, t), d->seen);
     for (unsigned b = 0; b < BUCKETS; b++) {
-        if (wanted(d, b))
+        if (d->o.buckets->at[b].owned && !(d->refused & 1u << bucket_share(b)))
             open_group(d, b);
     }
     if (send_call(d, e) != 0)
@@ -315,6 +417,7 @@ void deliver_mend(struct deliver *d)
     }
     d->n_sent = d->first_sent = 0;
     d->n_keys = d->n_groups = 0;
+    d->tell = false;
     d->broken = false;
     memset(d->failed, 0, sizeof d->failed);
 }

@@ -14,6 +14,7 @@
 #include "common/redis.h"
 #include "fanout/buckets.h"
 #include "fanout/metrics.h"
+#include "fanout/readers.h"
 
 #define DELIVER_GROUPS                                                                                       \
     16 /* buckets in one call; more gain nothing (facts: 329-349 thousand a second at sixteen) */
@@ -27,6 +28,15 @@ struct deliver_options {
     int64_t timeline_cap;    /* --timeline-entries */
     unsigned batch_keys;     /* timelines in one call, from 1 */
     unsigned window;         /* calls unanswered at most, from 1 */
+
+    /* What answers tell; called while answers are read, in the order in which Redis worked. gone: a reader
+     * named to deliver_add() has no timeline (any more). born: a timeline was begun that the bucket's births
+     * did not count yet, at R = r. births_lost: there were some that can't be told. May be NULL as long as no
+     * bucket's births are watched. */
+    void (*gone)(void *arg, reader_idx who);
+    void (*born)(void *arg, unsigned bucket, ts_t r, const char *user);
+    void (*births_lost)(void *arg, unsigned bucket);
+    void *arg;
 };
 
 /* deliver_timeline_high() answers how many members a timeline holds before a delivery trims it to `cap`:
@@ -41,17 +51,18 @@ void deliver_free(struct deliver *d);
  * SCRIPT_DROP; t the change's time. */
 void deliver_begin(struct deliver *d, enum script s, ts_t t, item_id id);
 
-/* deliver_add() names a timeline; ignored unless its bucket is owned, not refused, and t is later than what
- * it has applied. Calls that are full are sent. */
-int deliver_add(struct deliver *d, unsigned bucket, const char *user, struct err *e) MUST_USE;
+/* deliver_add() names a timeline, and whose it is if that is a known reader (READER_NONE); ignored unless its
+ * bucket is owned, not refused, and t is later than what it has applied. Calls that are full are sent. */
+int deliver_add(struct deliver *d, unsigned bucket, const char *user, reader_idx who, struct err *e) MUST_USE;
 
 /* deliver_end() sends what is left; deliver_drain() reads all answers. */
 int deliver_end(struct deliver *d, struct err *e) MUST_USE;
 int deliver_drain(struct deliver *d, struct err *e) MUST_USE;
 
-/* deliver_progress() sends t as the progress of all owned buckets that are behind it, after everything sent
- * before, and drains. */
-int deliver_progress(struct deliver *d, ts_t t, struct err *e) MUST_USE;
+/* deliver_progress() sends t as the progress of all owned buckets, and `seen` (the latest time of which
+ * anything was begun) to their records, after everything sent before, and drains. A bucket with births that
+ * were not known takes no progress: its `applied` tells. */
+int deliver_progress(struct deliver *d, ts_t seen, ts_t t, struct err *e) MUST_USE;
 
 /* deliver_refused() answers the mask of shares for which nothing is sent: a group of theirs was refused, or
  * the engine said so by deliver_refuse() (the lease is gone). deliver_allow() forgets that. */

@@ -47,7 +47,7 @@ int engine_write_progress(struct engine *g, struct err *e)
     ts_t t = g->tail && !g->has_change ? changes_complete(g->tail) : 0;
     if (t == 0 || t <= g->written)
         return 0;
-    if (deliver_progress(g->deliver, t, e) != 0)
+    if (deliver_progress(g->deliver, t, t, e) != 0)
         return -1;
     g->written = t;
     g->written_ms = clock_mono_ms();

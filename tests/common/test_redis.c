@@ -273,15 +273,15 @@ static void a_script_with_many_keys_is_sent_whole(void **state)
     assert_int_equal(adopt(w->redis, &e), 2);
     enum { N = 500 };
     static char keys[N][16];
-    const char *argv[N + 9] = {"bk:{1}"};
+    const char *argv[N + 10] = {"bk:{1}"};
     for (int i = 0; i < N; i++) {
         snprintf(keys[i], sizeof keys[i], "tl:{1}:%d", i);
         argv[1 + i] = keys[i];
     }
-    const char *rest[] = {"000000000000000b", "5", "-5", "8", "11", "0000000000000001", "0", "500"};
+    const char *rest[] = {"000000000000000b", "5", "-5", "8", "11", "0", "0000000000000001", "0", "500"};
     memcpy(argv + 1 + N, rest, sizeof rest);
     redisReply *r = NULL;
-    if (redis_script(w->redis, &r, SCRIPT_DELIVER, 1 + N, N + 9, argv, NULL, &e) < 0)
+    if (redis_script(w->redis, &r, SCRIPT_DELIVER, 1 + N, N + 10, argv, NULL, &e) < 0)
         fail_msg("%s", e.msg);
     assert_int_equal(r->element[0]->integer, 1);
     freeReplyObject(r);

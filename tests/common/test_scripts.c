@@ -216,8 +216,8 @@ static long long finish_ids(struct world *w, const char *user, const char *token
 
 static long long deliver(struct world *w, ts_t t, long long id, ts_t epoch, long long n, const char *user)
 {
-    return one(CALL(SCRIPT_DELIVER, "2", bk(BUCKET), tl(user), T(t), num(id), num(-id), "8", "11", T(epoch),
-                    num(n), "1"));
+    return one(CALL(SCRIPT_DELIVER, "2", bk(BUCKET), tl(user), T(t), num(id), num(-id), "8", "11", "0",
+                    T(epoch), num(n), "1"));
 }
 
 static long long take_out(struct world *w, ts_t t, long long id, ts_t epoch, long long n, const char *user)
@@ -232,7 +232,7 @@ static long long drop(struct world *w, ts_t t, ts_t epoch, long long n, const ch
 
 static long long progress(struct world *w, ts_t t, ts_t epoch, long long n)
 {
-    return one(CALL(SCRIPT_PROGRESS, "1", bk(BUCKET), T(t), T(epoch), num(n), "0"));
+    return one(CALL(SCRIPT_PROGRESS, "1", bk(BUCKET), T(t), T(t), T(epoch), num(n), "0", "-"));
 }
 
 /* The members of a timeline, newest first: "9 7 f3" (the floor is 3). */
@@ -309,7 +309,7 @@ static void an_item_is_delivered_where_a_timeline_is_and_nowhere_else(void **sta
     struct world *w = *state;
     ready(w, "u", 20);
     assert_int_equal(one(CALL(SCRIPT_DELIVER, "3", bk(BUCKET), tl("absent"), tl("u"), T(30), "500", "-500",
-                              "8", "11", T(1), "0", "2")),
+                              "8", "11", "0", T(1), "0", "2")),
                      1);
     assert_string_equal(members(w, "u"), "500 f0");
     assert_int_equal(INTEGER("EXISTS", tl("absent"), pf("absent")), 0);
@@ -354,7 +354,7 @@ static void a_refused_group_does_not_harm_the_others_of_its_call(void **state)
     ready(w, "u", 20);
     assert_int_equal(answer(CALL(SCRIPT_ADOPT, "1", bk(8), T(5), T(10), "0"), NULL), 2);
     redisReply *r = CALL(SCRIPT_DELIVER, "5", bk(8), bk(9), tl("x"), bk(BUCKET), tl("u"), T(30), "500",
-                         "-500", "8", "11", T(4), "0", "0", T(1), "0", "1", T(1), "0", "1");
+                         "-500", "8", "11", "0", T(4), "0", "0", T(1), "0", "1", T(1), "0", "1");
     assert_int_equal(r->elements, 3);
     assert_int_equal(r->element[0]->integer, 0); /* an older epoch */
     assert_int_equal(r->element[1]->integer, 0); /* no record */
@@ -486,7 +486,7 @@ static void p11_a_timeline_never_outgrows_its_compact_encoding(void **state)
             assert_int_equal(INTEGER("ZCARD", tl("u")), 121);
         }
         assert_int_equal(one(CALL(SCRIPT_DELIVER, "2", bk(BUCKET), tl("u"), T(30 + (ts_t)i), num(id),
-                                  num(-id), "120", "127", T(1), num(n++), "1")),
+                                  num(-id), "120", "127", "0", T(1), num(n++), "1")),
                          1);
         assert_true(INTEGER("ZCARD", tl("u")) <= 127);
         assert_string_equal(TEXT("OBJECT", "ENCODING", tl("u")), "listpack");
@@ -544,7 +544,7 @@ static void a_drop_takes_what_is_older_and_leaves_what_has_seen_it(void **state)
     ready(w, "new", 40);
     assert_int_equal(
         one(CALL(SCRIPT_DROP, "4", bk(BUCKET), tl("old"), tl("new"), tl("absent"), T(40), T(1), "0", "3")),
-        1);
+        2); /* one stays */
     assert_int_equal(INTEGER("EXISTS", tl("old"), pf("old")), 0);
     assert_int_equal(INTEGER("EXISTS", tl("new"), pf("new")), 2);
     ts_t r = 0;
@@ -560,6 +560,84 @@ static void a_drop_takes_half_a_timeline_too(void **state)
     RUN("DEL", pf("u"));
     assert_int_equal(drop(w, 5, 1, 0, "u"), 1);
     assert_int_equal(INTEGER("EXISTS", tl("u")), 0);
+}
+
+/* The answer of one group that is an array: "a b c". */
+static const char *listed(redisReply *r)
+{
+    char *s = slot(), *at = s;
+    assert_int_equal(r->elements, 1);
+    assert_int_equal(r->element[0]->type, REDIS_REPLY_ARRAY);
+    for (size_t i = 0; i < r->element[0]->elements && i < 4; i++) {
+        const redisReply *x = r->element[0]->element[i];
+        if (x->type == REDIS_REPLY_INTEGER)
+            at += sprintf(at, "%s%lld", i > 0 ? " " : "", x->integer);
+        else
+            at += sprintf(at, "%s%s", i > 0 ? " " : "", x->str);
+    }
+    freeReplyObject(r);
+    return s;
+}
+
+static void an_owner_who_asks_is_told_which_timelines_were_absent(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    assert_string_equal(listed(CALL(SCRIPT_DELIVER, "4", bk(BUCKET), tl("x"), tl("u"), tl("y"), T(30), "500",
+                                    "-500", "8", "11", "1", T(1), "0", "3")),
+                        "0 2");
+    assert_string_equal(members(w, "u"), "500 f0");
+    assert_int_equal(one(CALL(SCRIPT_DELIVER, "2", bk(BUCKET), tl("u"), T(31), "501", "-501", "8", "11", "1",
+                              T(1), "1", "1")),
+                     1);
+}
+
+static redisReply *ask(struct world *w, ts_t seen, ts_t t, long long n, const char *births)
+{
+    return CALL(SCRIPT_PROGRESS, "1", bk(BUCKET), T(seen), T(t), T(1), num(n), "0", births);
+}
+
+static void progress_waits_until_its_owner_knows_all_timelines(void **state)
+{
+    struct world *w = *state;
+    char expected[200];
+    ready(w, "ann", 20);
+    ready(w, "b\xc3\xb6", 25);
+    assert_int_equal(drop(w, 26, 1, 0, "ann"), 1);
+    ready(w, "ann", 26); /* the same reader again is a birth too */
+    snprintf(expected, sizeof expected, "%sann %sb\xc3\xb6 %sann 3", T(26), T(25), T(20));
+    assert_string_equal(listed(ask(w, 40, 30, 1, "0")), expected);
+    assert_string_equal(record(w, "progress"), T(10));
+    assert_string_equal(record(w, "seen"), T(40));
+    assert_string_equal(record(w, "n"), "2");
+    ts_t r = 0;
+    assert_int_equal(build(w, "late", 30, "token", &r), 1);
+    assert_int_equal(r, 40); /* whatever was begun before it was asked is within its R */
+    snprintf(expected, sizeof expected, "%slate 4", T(40));
+    assert_string_equal(listed(ask(w, 41, 30, 2, "3")), expected);
+    assert_int_equal(one(ask(w, 42, 30, 3, "4")), 1);
+    assert_string_equal(record(w, "progress"), T(30));
+    assert_int_equal(one(ask(w, 42, 31, 4, "-")), 1);
+    assert_string_equal(record(w, "progress"), T(31));
+}
+
+static void births_too_many_to_be_listed_are_told_as_a_number(void **state)
+{
+    struct world *w = *state;
+    for (int i = 0; i < SCRIPT_NEWBORNS_MAX + 1; i++) {
+        char user[24];
+        snprintf(user, sizeof user, "u%d", i);
+        assert_int_equal(build(w, user, 20, "token", NULL), 1);
+    }
+    char bn[KEY_SIZE];
+    snprintf(bn, sizeof bn, "bn%s", bk(BUCKET) + 2);
+    assert_int_equal(INTEGER("LLEN", bn), SCRIPT_NEWBORNS_MAX);
+    assert_string_equal(listed(ask(w, 30, 30, 0, "0")), "257");
+    assert_string_equal(listed(ask(w, 30, 30, 1, "300")), "257"); /* lost and begun anew */
+    assert_string_equal(record(w, "progress"), T(10));
+    redisReply *r = ask(w, 30, 30, 2, "1");
+    assert_int_equal(r->element[0]->elements, SCRIPT_NEWBORNS_MAX + 1);
+    freeReplyObject(r);
 }
 
 static void progress_never_goes_back(void **state)
@@ -839,6 +917,9 @@ int main(void)
         FRESH(a_removal_ends_a_rebuild_that_may_have_read_before_it),
         FRESH(a_drop_takes_what_is_older_and_leaves_what_has_seen_it),
         FRESH(a_drop_takes_half_a_timeline_too),
+        FRESH(an_owner_who_asks_is_told_which_timelines_were_absent),
+        FRESH(progress_waits_until_its_owner_knows_all_timelines),
+        FRESH(births_too_many_to_be_listed_are_told_as_a_number),
         FRESH(progress_never_goes_back),
         FRESH(a_new_owner_takes_the_record_over_at_its_progress),
         FRESH(an_owner_that_was_replaced_can_not_adopt),

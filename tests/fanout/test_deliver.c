@@ -66,7 +66,7 @@ static void send_one(enum script s, ts_t t, item_id id, const char *user)
 {
     struct err e = {0};
     deliver_begin(d, s, t, id);
-    RIG_OK(e, deliver_add(d, keys_bucket(user), user, &e));
+    RIG_OK(e, deliver_add(d, keys_bucket(user), user, READER_NONE, &e));
     RIG_OK(e, deliver_end(d, &e));
     RIG_OK(e, deliver_drain(d, &e));
 }
@@ -131,7 +131,7 @@ static void many_timelines_get_the_item_in_few_calls(void **state)
         for (unsigned i = 0; i < 400; i++) {
             snprintf(user, sizeof user, "u%u", i);
             if (keys_bucket(user) == b)
-                RIG_OK(e, deliver_add(d, b, user, &e));
+                RIG_OK(e, deliver_add(d, b, user, READER_NONE, &e));
         }
     }
     RIG_OK(e, deliver_end(d, &e));
@@ -158,7 +158,7 @@ static void calls_of_the_same_bucket_carry_counts_behind_one_another(void **stat
     for (item_id id = 1; id <= 10; id++) {
         deliver_begin(d, SCRIPT_DELIVER, 200 + id, id);
         for (int i = 0; i < 5; i++)
-            RIG_OK(e, deliver_add(d, keys_bucket(user), user, &e));
+            RIG_OK(e, deliver_add(d, keys_bucket(user), user, READER_NONE, &e));
         RIG_OK(e, deliver_end(d, &e));
     }
     RIG_OK(e, deliver_drain(d, &e));
@@ -179,7 +179,7 @@ static void a_bucket_that_comes_again_in_the_same_call_is_applied_again(void **s
     deliver_begin(d, SCRIPT_DELIVER, 200, 7);
     const char *users[] = {"ann", "bob", "ann"};
     for (size_t i = 0; i < MEM_COUNT(users); i++)
-        RIG_OK(e, deliver_add(d, keys_bucket(users[i]), users[i], &e));
+        RIG_OK(e, deliver_add(d, keys_bucket(users[i]), users[i], READER_NONE, &e));
     RIG_OK(e, deliver_end(d, &e));
     RIG_OK(e, deliver_drain(d, &e));
     assert_int_equal(deliver_refused(d), 0);
@@ -256,8 +256,8 @@ static void the_other_buckets_of_a_refused_call_are_applied(void **state)
     keys_bucket_record(bk, keys_bucket("ann"));
     freeReplyObject(rig_command(&rig, "DEL", bk, NULL));
     deliver_begin(d, SCRIPT_DELIVER, 200, 7);
-    RIG_OK(e, deliver_add(d, keys_bucket("ann"), "ann", &e));
-    RIG_OK(e, deliver_add(d, keys_bucket("bob"), "bob", &e));
+    RIG_OK(e, deliver_add(d, keys_bucket("ann"), "ann", READER_NONE, &e));
+    RIG_OK(e, deliver_add(d, keys_bucket("bob"), "bob", READER_NONE, &e));
     RIG_OK(e, deliver_end(d, &e));
     RIG_OK(e, deliver_drain(d, &e));
     assert_true(deliver_refused(d) == 1u << bucket_share(keys_bucket("ann")));
@@ -271,14 +271,14 @@ static void progress_goes_to_all_owned_buckets_in_one_call(void **state)
     (void)state;
     struct err e = {0};
     adopt_all(1, 100);
-    RIG_OK(e, deliver_progress(d, 500, &e));
+    RIG_OK(e, deliver_progress(d, 500, 500, &e));
     for (unsigned b = 0; b < BUCKETS; b++) {
         assert_true(rig_record_ts(&rig, b, "progress") == 500);
         assert_true(buckets.at[b].applied == 500);
     }
     assert_int_equal(metrics_get(metrics, M_SCRIPTS, SCRIPT_PROGRESS), 1);
-    RIG_OK(e, deliver_progress(d, 400, &e)); /* never backwards */
-    RIG_OK(e, deliver_progress(d, 500, &e));
+    RIG_OK(e, deliver_progress(d, 400, 400, &e)); /* never backwards */
+    RIG_OK(e, deliver_progress(d, 500, 500, &e));
     assert_int_equal(metrics_get(metrics, M_SCRIPTS, SCRIPT_PROGRESS), 1);
     counts_agree();
 }
@@ -291,12 +291,12 @@ static void an_error_reply_breaks_off_and_names_its_buckets(void **state)
     struct rig_keys k = rig_keys("ann");
     freeReplyObject(rig_command(&rig, "SET", k.tl, "surprise"));
     deliver_begin(d, SCRIPT_DELIVER, 200, 7);
-    RIG_OK(e, deliver_add(d, k.bucket, "ann", &e));
+    RIG_OK(e, deliver_add(d, k.bucket, "ann", READER_NONE, &e));
     RIG_OK(e, deliver_end(d, &e));
     assert_int_equal(deliver_drain(d, &e), -1);
     assert_true(deliver_broken(d));
     assert_true(deliver_failed(d)[k.bucket]);
-    assert_int_equal(deliver_add(d, k.bucket, "bob", &e), -1);
+    assert_int_equal(deliver_add(d, k.bucket, "bob", READER_NONE, &e), -1);
     assert_int_equal(e.code, ERR_UNAVAILABLE);
     deliver_mend(d);
     adopt_all(2, 300);
@@ -319,14 +319,14 @@ static void a_lost_connection_breaks_off_until_mended_and_adopted_again(void **s
     freeReplyObject(r);
     redis_free(second);
     deliver_begin(d, SCRIPT_DELIVER, 200, 7);
-    int rc = deliver_add(d, keys_bucket("ann"), "ann", &e);
+    int rc = deliver_add(d, keys_bucket("ann"), "ann", READER_NONE, &e);
     if (rc == 0)
         rc = deliver_end(d, &e);
     if (rc == 0)
         rc = deliver_drain(d, &e);
     assert_int_equal(rc, -1);
     assert_true(deliver_broken(d));
-    assert_int_equal(deliver_progress(d, 300, &e), -1);
+    assert_int_equal(deliver_progress(d, 300, 300, &e), -1);
     deliver_mend(d);
     adopt_all(2, 300);
     send_one(SCRIPT_DELIVER, 200, 7, "ann");

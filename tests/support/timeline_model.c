@@ -199,17 +199,17 @@ static int owner_call(struct model *m, enum script s, ts_t t, int id, ts_t epoch
     snprintf(text, sizeof text, "%d", id);
     snprintf(score, sizeof score, "-%d", id);
     redisReply *r;
-    const char *deliver[] = {"2", m->bk, m->tl, time, text, score, "8", "11", e, n, "1", NULL};
+    const char *deliver[] = {"2", m->bk, m->tl, time, text, score, "8", "11", "0", e, n, "1", NULL};
     const char *remove[] = {"2", m->bk, m->tl, time, text, e, n, "1", NULL};
     const char *drop[] = {"2", m->bk, m->tl, time, e, n, "1", NULL};
-    const char *progress[] = {"1", m->bk, time, e, n, "0", NULL};
+    const char *progress[] = {"1", m->bk, time, time, e, n, "0", "-", NULL};
     const char **argv = s == SCRIPT_DELIVER  ? deliver
                         : s == SCRIPT_REMOVE ? remove
                         : s == SCRIPT_DROP   ? drop
                                              : progress;
     if (call(m, s, argv, &r) < 0)
         return -1;
-    *done = r->element[0]->integer == 1;
+    *done = r->element[0]->integer >= 1;
     freeReplyObject(r);
     if (*done)
         m->n++;
