@@ -322,9 +322,14 @@ static void open_group(struct deliver *d, unsigned bucket)
     d->n_keys++;
 }
 
+static bool may_send(const struct deliver *d, unsigned bucket)
+{
+    return !(d->refused & 1u << bucket_share(bucket));
+}
+
 static bool wanted(const struct deliver *d, unsigned bucket)
 {
-    return bucket_is_due(d->o.buckets, bucket, d->t) && !(d->refused & 1u << bucket_share(bucket));
+    return bucket_is_due(d->o.buckets, bucket, d->t) && may_send(d, bucket);
 }
 
 int deliver_add(struct deliver *d, unsigned bucket, const char *user, reader_idx who, struct err *e)
@@ -365,7 +370,7 @@ int deliver_progress(struct deliver *d, ts_t seen, ts_t t, struct err *e)
     deliver_begin(d, SCRIPT_PROGRESS, t, 0);
     ts_format(ts_max(seen, t), d->seen);
     for (unsigned b = 0; b < BUCKETS; b++) {
-        if (d->o.buckets->at[b].owned && !(d->refused & 1u << bucket_share(b)))
+        if (wanted(d, b) || (seen > t && bucket_is_due(d->o.buckets, b, seen) && may_send(d, b)))
             open_group(d, b);
     }
     if (send_call(d, e) != 0)
