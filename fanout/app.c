@@ -60,6 +60,8 @@ static int make_engine(struct app *a, struct err *e)
         .batch_keys = (unsigned)c->batch_keys,
         .audience_batch = (unsigned)c->audience_batch,
         .pipeline_calls = (unsigned)c->pipeline_calls,
+        .audience_cache = (size_t)c->audience_cache,
+        .backlog = (unsigned)c->backlog,
         .drain_ms = c->drain_ms,
     };
     if (redis_address_parse(c->redis, &eo.redis, e) != 0 || mongo_new(&a->mongo, &mo, e) != 0)

@@ -1,11 +1,10 @@
 #include "fanout/apply.h"
 
 #include <string.h>
-#include "common/clock.h"
-#include "common/log.h"
 
-#define REMOVE_BATCH     1000
+#define REMOVE_BATCH     500
 #define READ_DEADLINE_MS 10000 /* of one read; a batch of the audience takes milliseconds */
+#define SLICE            1000  /* timelines; about 3 ms of Redis */
 
 void apply_init(struct apply *a, unsigned audience_batch)
 {
@@ -20,152 +19,310 @@ void apply_done(struct apply *a)
     audience_batch_done(&a->small);
 }
 
-static int deliver_batch(struct apply *a, const struct audience_batch *b, struct err *e)
+/* ---- what to do ---- */
+
+/* The item as the change tells it (a new one), else as it is now. */
+static int read_item(struct apply *a, const struct change *c, struct item_now *now, struct err *e)
 {
-    for (unsigned i = 0; i < b->n; i++) {
-        if (deliver_add(a->deliver, b->at[i].bucket, b->at[i].user, READER_NONE, e) != 0)
+    if (!c->item_told) {
+        mongo_conn_after(a->conn, c->t);
+        mongo_conn_deadline(a->conn, READ_DEADLINE_MS);
+        return audience_item(a->conn, c->item, now, e);
+    }
+    now->live = true;
+    strcpy(now->publisher, c->publisher);
+    now->n_topics = c->n_topics;
+    memcpy(now->topics, c->topics, c->n_topics * sizeof c->topics[0]);
+    return 0;
+}
+
+int apply_read(struct apply *a, const struct change *c, struct plan *out, char *publisher, bool *asks,
+               struct err *e)
+{
+    struct item_now now;
+    *asks = false;
+    if (!plan_reads_item(c))
+        return 0;
+    if (read_item(a, c, &now, e) != 0)
+        return -1;
+    plan_item(c, &now, out);
+    *asks = out->n_add + out->n_remove > 0;
+    if (*asks)
+        strcpy(publisher, now.publisher);
+    return 0;
+}
+
+/* ---- walking ---- */
+
+/* A list is complete for all buckets that are owned; else only those count that the change is new to. */
+static bool is_asked(const struct apply *a, const struct task *k, unsigned bucket)
+{
+    return k->work.loading ? a->buckets->at[bucket].owned : bucket_is_due(a->buckets, bucket, k->t);
+}
+
+static bool next_range(const struct apply *a, struct task *k, struct bucket_range *out)
+{
+    unsigned b = k->work.bucket;
+    while (b < BUCKETS && !is_asked(a, k, b))
+        b++;
+    if (b == BUCKETS)
+        return false;
+    out->first = b;
+    while (b < BUCKETS && is_asked(a, k, b))
+        b++;
+    out->last = b - 1;
+    k->work.bucket = b;
+    return true;
+}
+
+static void next_target(struct task *k)
+{
+    k->work.target++;
+    k->work.started = false;
+}
+
+static void start_target(struct apply *a, struct task *k, bool cached)
+{
+    struct task_work *w = &k->work;
+    const char *target = k->targets[w->target].text;
+    size_t n;
+    w->started = true;
+    w->bucket = 0;
+    w->in_range = false;
+    w->list = cached ? lists_find(a->lists, target) : NULL;
+    if (w->list) {
+        lists_order(a->lists, w->list, &n);
+        lists_pin(a->lists, w->list);
+        w->at = w->retired = 0;
+    } else if (cached) {
+        w->loading = lists_begin(a->lists, target);
+    }
+}
+
+static void leave_list(struct apply *a, struct task *k)
+{
+    if (!k->work.list)
+        return;
+    lists_note_retired_seen(k->work.list, k->work.retired);
+    lists_unpin(a->lists, k->work.list);
+    k->work.list = NULL;
+}
+
+static int walk_list(struct apply *a, struct task *k, unsigned *left, struct err *e)
+{
+    struct task_work *w = &k->work;
+    while (*left > 0 && w->at < lists_count(w->list)) {
+        reader_idx i = lists_at(w->list, w->at++);
+        if (!readers_active(a->readers, i)) {
+            w->retired++;
+            continue;
+        }
+        if (!readers_mark(a->readers, i, w->mark))
+            continue;
+        (*left)--;
+        if (deliver_add(a->deliver, readers_bucket(a->readers, i), readers_name(a->readers, i), i, e) != 0)
+            return -1;
+    }
+    if (w->at < lists_count(w->list))
+        return 0;
+    leave_list(a, k);
+    next_target(k);
+    return 0;
+}
+
+/* Reads the next followers of the present target: 1, or 0 when there are no more. */
+static int read_followers(struct apply *a, struct task *k, struct audience_batch *b, struct err *e)
+{
+    struct task_work *w = &k->work;
+    for (;;) {
+        struct bucket_range range;
+        if (!w->in_range) {
+            if (!next_range(a, k, &range))
+                return 0;
+            audience_begin(&w->audience, k->targets[w->target].text, range);
+            w->in_range = true;
+        }
+        mongo_conn_after(a->conn, ts_max(k->t, a->log_at));
+        mongo_conn_deadline(a->conn, READ_DEADLINE_MS);
+        int rc = audience_next(&w->audience, a->conn, b, e);
+        if (rc == 1)
+            metrics_add(a->metrics, M_AUDIENCE, 0, b->n);
+        metrics_add(a->metrics, M_AUDIENCE_SKIPPED, 0, b->skipped);
+        if (rc != 0)
+            return rc;
+        w->in_range = false;
+    }
+}
+
+static int deliver_batch(struct apply *a, struct task *k, const struct audience_batch *b, struct err *e)
+{
+    struct task_work *w = &k->work;
+    for (unsigned n = 0; n < b->n; n++) {
+        reader_idx i = READER_NONE;
+        if (!w->whole) {
+            i = readers_find(a->readers, b->at[n].user);
+            if (i == READER_NONE)
+                continue;
+            if (w->loading)
+                lists_add(a->lists, w->loading, i);
+            if (!readers_mark(a->readers, i, w->mark))
+                continue;
+        }
+        if (deliver_add(a->deliver, b->at[n].bucket, b->at[n].user, i, e) != 0)
             return -1;
     }
     return 0;
 }
 
-static int next_batch(struct apply *a, struct audience *au, struct audience_batch *b, struct err *e)
+static int walk_store(struct apply *a, struct task *k, unsigned *left, struct err *e)
 {
-    if (a->go_on && !a->go_on(a->arg))
-        return err_set(e, ERR_BUSY, "stopping");
-    mongo_conn_deadline(a->conn, READ_DEADLINE_MS);
-    int rc = audience_next(au, a->conn, b, e);
+    int rc = read_followers(a, k, &a->batch, e);
+    if (rc < 0 || (rc == 1 && deliver_batch(a, k, &a->batch, e) != 0))
+        return -1;
+    unsigned n = rc == 1 ? a->batch.n : 0;
+    *left -= n < *left ? n : *left;
     if (rc == 1)
-        metrics_add(a->metrics, M_AUDIENCE, 0, b->n);
-    metrics_add(a->metrics, M_AUDIENCE_SKIPPED, 0, b->skipped);
-    return rc;
+        return 0;
+    if (k->work.loading && !lists_end(a->lists, k->work.loading))
+        metrics_add(a->metrics, M_LISTS_TOO_LARGE, 0, 1);
+    k->work.loading = NULL;
+    next_target(k);
+    return 0;
 }
 
-/* Sends what deliver_begin() announced to the followers of a target within a range; with keep, only to those
- * who follow none of its targets. */
-static int walk(struct apply *a, const char *target, struct bucket_range range, const struct plan *keep,
-                struct err *e)
+static void copy_targets(const struct task *k, char (*out)[TARGET_TEXT_SIZE])
 {
-    struct audience au;
-    struct audience_batch *b = keep ? &a->small : &a->batch;
-    int rc;
-    audience_begin(&au, target, range);
-    while ((rc = next_batch(a, &au, b, e)) == 1) {
-        if (keep && audience_keep_unmatched(a->conn, b, keep->add, keep->n_add, e) != 0)
-            return -1;
-        if (deliver_batch(a, b, e) != 0)
-            return -1;
-    }
-    return rc;
+    for (unsigned i = 0; i < k->n_add; i++)
+        strcpy(out[i], k->targets[i].text);
 }
 
-/* Most audiences are small: one read for all targets and buckets (deliver_add() leaves out those between the
- * ranges). 1: delivered, 0: there are too many for that. */
-static int deliver_few(struct apply *a, const struct plan *p, struct bucket_range whole, struct err *e)
+/* Most audiences are small: where everybody is asked for, one read for all targets and buckets
+ * (deliver_add() leaves out what is not due). 1: delivered, 0: there are too many for that. */
+static int deliver_few(struct apply *a, struct task *k, struct err *e)
 {
+    char targets[1 + CHANGE_TOPICS_MAX][TARGET_TEXT_SIZE];
+    struct bucket_range range, whole;
     bool all;
+    k->work.bucket = 0;
+    if (!next_range(a, k, &whole))
+        return 1;
+    while (next_range(a, k, &range))
+        whole.last = range.last;
+    copy_targets(k, targets);
+    mongo_conn_after(a->conn, k->t);
     mongo_conn_deadline(a->conn, READ_DEADLINE_MS);
-    if (audience_few(a->conn, p->add, p->n_add, whole, &a->batch, &all, e) != 0)
+    if (audience_few(a->conn, (const char(*)[TARGET_TEXT_SIZE])targets, k->n_add, whole, &a->batch, &all,
+                     e) != 0)
         return -1;
     if (!all)
         return 0;
     metrics_add(a->metrics, M_AUDIENCE, 0, a->batch.n);
     metrics_add(a->metrics, M_AUDIENCE_SKIPPED, 0, a->batch.skipped);
-    return deliver_batch(a, &a->batch, e) == 0 ? 1 : -1;
+    return deliver_batch(a, k, &a->batch, e) == 0 ? 1 : -1;
 }
 
-static int deliver_all(struct apply *a, const struct plan *p, const struct bucket_range *ranges, unsigned n,
-                       struct err *e)
+/* ---- slices ---- */
+
+static bool adding(const struct task *k)
 {
-    if (p->n_add == 0)
-        return 0;
-    int rc = deliver_few(a, p, (struct bucket_range){ranges[0].first, ranges[n - 1].last}, e);
-    if (rc != 0)
-        return rc < 0 ? -1 : 0;
-    for (unsigned t = 0; t < p->n_add; t++) {
-        for (unsigned r = 0; r < n; r++) {
-            if (walk(a, p->add[t], ranges[r], NULL, e) != 0)
-                return -1;
-        }
+    return k->work.target < k->n_add;
+}
+
+static bool finished(const struct task *k)
+{
+    return k->work.target == k->n_add + k->n_remove;
+}
+
+static int add_slice(struct apply *a, struct task *k, struct err *e)
+{
+    unsigned left = SLICE;
+    deliver_begin(a->deliver, SCRIPT_DELIVER, k->t, k->id);
+    if (k->work.whole && k->work.target == 0 && !k->work.started) {
+        int rc = deliver_few(a, k, e);
+        if (rc < 0)
+            return -1;
+        if (rc == 1)
+            k->work.target = k->n_add;
+    }
+    while (left > 0 && adding(k)) {
+        if (!k->work.started)
+            start_target(a, k, !k->work.whole);
+        if ((k->work.list ? walk_list : walk_store)(a, k, &left, e) != 0)
+            return -1;
     }
     return 0;
 }
 
-static int run_plan(struct apply *a, const struct plan *p, const struct bucket_range *ranges, unsigned n,
-                    struct err *e)
+/* The item leaves the timelines of those whom none of its targets matches any more. */
+static int remove_slice(struct apply *a, struct task *k, struct err *e)
 {
-    deliver_begin(a->deliver, SCRIPT_DELIVER, p->t, p->id);
-    if (deliver_all(a, p, ranges, n, e) != 0)
+    char targets[1 + CHANGE_TOPICS_MAX][TARGET_TEXT_SIZE];
+    deliver_begin(a->deliver, SCRIPT_REMOVE, k->t, k->id);
+    if (!k->work.started)
+        start_target(a, k, false);
+    int rc = read_followers(a, k, &a->small, e);
+    if (rc == 0)
+        next_target(k);
+    if (rc <= 0)
+        return rc;
+    copy_targets(k, targets);
+    if (audience_keep_unmatched(a->conn, &a->small, (const char(*)[TARGET_TEXT_SIZE])targets, k->n_add, e) !=
+        0) {
+        k->work.started = false; /* this batch would be passed over: the target is begun again */
         return -1;
-    if (p->n_remove == 0)
-        return 0;
-    if (deliver_end(a->deliver, e) != 0)
-        return -1;
-    deliver_begin(a->deliver, SCRIPT_REMOVE, p->t, p->id);
-    for (unsigned t = 0; t < p->n_remove; t++) {
-        for (unsigned r = 0; r < n; r++) {
-            if (walk(a, p->remove[t], ranges[r], p, e) != 0)
-                return -1;
-        }
+    }
+    for (unsigned i = 0; i < a->small.n; i++) {
+        if (deliver_add(a->deliver, a->small.at[i].bucket, a->small.at[i].user, READER_NONE, e) != 0)
+            return -1;
     }
     return 0;
 }
 
-/* What was begun is sent and answered also when the rest could not be read: the pipeline is clean for the
- * next try. */
-static int finish(struct apply *a, int rc, struct err *e)
+/* What was begun is sent also when the rest could not be read: the pipeline is clean for the next slice. */
+static int end_slice(struct apply *a, int rc, struct err *e)
 {
     struct err second;
-    struct err *to = rc == 0 ? e : &second;
     if (deliver_broken(a->deliver))
-        return rc == 0 ? deliver_drain(a->deliver, e) : -1;
-    if (deliver_end(a->deliver, to) != 0 || deliver_drain(a->deliver, to) != 0)
-        return -1;
-    return rc;
+        return rc == 0 ? deliver_end(a->deliver, e) : -1;
+    return deliver_end(a->deliver, rc == 0 ? e : &second) == 0 ? rc : -1;
 }
 
-static int apply_item(struct apply *a, const struct change *c, struct err *e)
+static void begin(struct apply *a, struct task *k)
 {
-    struct bucket_range ranges[BUCKET_RANGES_MAX];
-    struct item_now now;
-    struct plan plan;
-    unsigned n = buckets_due(a->buckets, c->t, ranges);
-    if (!plan_reads_item(c) || n == 0)
-        return 0;
-    mongo_conn_after(a->conn, c->t);
-    mongo_conn_deadline(a->conn, READ_DEADLINE_MS);
-    if (audience_item(a->conn, c->item, &now, e) != 0)
-        return -1;
-    plan_item(c, &now, &plan);
-    return finish(a, run_plan(a, &plan, ranges, n, e), e);
+    if (++a->mark == 0) {
+        readers_forget_marks(a->readers);
+        a->mark = 1;
+    }
+    k->work = (struct task_work){.whole = !a->known, .mark = a->mark};
+    k->state = TASK_BEGUN;
 }
 
-static int apply_user(struct apply *a, const struct change *c, struct err *e)
+int apply_slice(struct apply *a, struct task *k, bool *done, struct err *e)
 {
-    unsigned bucket = keys_bucket(c->name);
-    if (!bucket_is_due(a->buckets, bucket, c->t) || c->name[0] == '\0' || strlen(c->name) > NAME_MAX_BYTES)
-        return 0;
-    deliver_begin(a->deliver, SCRIPT_DROP, c->t, 0);
-    return finish(a, deliver_add(a->deliver, bucket, c->name, READER_NONE, e), e);
-}
-
-int apply_change(struct apply *a, const struct change *c, struct err *e)
-{
-    int64_t from = clock_mono_us();
-    int rc = 0;
-    if (c->kind == CHANGE_ITEM)
-        rc = apply_item(a, c, e);
-    else if (c->kind == CHANGE_USER)
-        rc = apply_user(a, c, e);
-    if (rc != 0)
+    *done = false;
+    if (k->state == TASK_WAITING)
+        begin(a, k);
+    if (adding(k) && end_slice(a, add_slice(a, k, e), e) != 0)
         return -1;
-    metrics_add(a->metrics, M_CHANGES, c->kind, 1);
-    if (c->kind != CHANGE_ITEM && c->kind != CHANGE_USER)
-        return 0;
-    int64_t us = clock_mono_us() - from;
-    metrics_observe_us(a->metrics, M_APPLY, c->kind == CHANGE_USER, us);
-    log_event(LOG_DEBUG, "applied", LOG_X("position", c->t),
-              LOG_S("kind", c->kind == CHANGE_USER ? "user" : "item"), LOG_U("item", c->item),
-              LOG_I("us", us));
+    if (!adding(k) && !finished(k) && end_slice(a, remove_slice(a, k, e), e) != 0)
+        return -1;
+    *done = finished(k);
     return 0;
+}
+
+void apply_abandon(struct apply *a, struct task *k)
+{
+    leave_list(a, k);
+    lists_abort(a->lists, k->work.loading);
+    k->work = (struct task_work){.loading = NULL};
+}
+
+int apply_user(struct apply *a, const struct change *c, uint32_t who, struct err *e)
+{
+    if (c->name[0] == '\0' || strlen(c->name) > NAME_MAX_BYTES)
+        return 0;
+    unsigned bucket = keys_bucket(c->name);
+    deliver_begin(a->deliver, SCRIPT_DROP, c->t, 0);
+    int rc = deliver_add(a->deliver, bucket, c->name, who, e);
+    return end_slice(a, rc, e);
 }

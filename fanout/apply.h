@@ -1,34 +1,53 @@
-/* apply.h - applies one change of the log to the timelines of the owned buckets: plan, audience, deliver.
+/* apply.h - delivers the changes of the log to the timelines of the owned buckets, a slice at a time.
  *
- * Applying a change again, or late, does no harm; so a failure is answered by applying the whole change
- * again. Engine thread only.
+ * While it is known who has a timeline (`known`), an item goes to the active followers of its targets: from
+ * their cached lists, or read from MongoDB once, which fills the list. Otherwise it goes to all followers,
+ * and the scripts leave out those without a timeline.
+ *
+ * Doing anything again, or late, does no harm. Engine thread only.
  */
 #ifndef FEEDMILL_FANOUT_APPLY_H
 #define FEEDMILL_FANOUT_APPLY_H
 
 #include "fanout/audience.h"
 #include "fanout/deliver.h"
+#include "fanout/lists.h"
+#include "fanout/tasks.h"
 
 struct apply {
     struct mongo_conn *conn;
     struct buckets *buckets;
     struct deliver *deliver;
     struct metrics *metrics;
+    struct readers *readers;
+    struct lists *lists;
+    ts_t log_at;   /* followers are read as of then or later: what the log told of them is in it */
+    bool known;    /* `readers` holds everybody who has a timeline in an owned bucket, but for
+                      those whom engine_births.c still has to be told of */
+    uint32_t mark; /* of the last task that was begun */
     struct audience_batch batch; /* for deliveries */
     struct audience_batch small; /* for removals, which look up each follower's other follows */
-
-    /* Called between batches: false ends the change early with ERR_BUSY (the process is to stop), to be
-     * applied again by the next owner. */
-    bool (*go_on)(void *arg);
-    void *arg;
 };
 
 void apply_init(struct apply *a, unsigned audience_batch);
 void apply_done(struct apply *a);
 
-/* apply_change() returns 0 when Redis has answered for all of it (deliver_refused() tells of shares for which
- * it was refused). ERR_UNAVAILABLE, ERR_TIMEOUT: a server did not answer (see deliver_broken()); ERR_CORRUPT:
- * the item in MongoDB does not read as one; ERR_BUSY: see go_on. */
-int apply_change(struct apply *a, const struct change *c, struct err *e) MUST_USE;
+/* apply_read() makes of a change what has to be done: *asks is false when that is nothing. publisher
+ * (NAME_MAX_BYTES + 1) is whose turn it takes. ERR_UNAVAILABLE, ERR_TIMEOUT: MongoDB did not tell;
+ * ERR_CORRUPT: the item does not read as one. */
+int apply_read(struct apply *a, const struct change *c, struct plan *out, char *publisher, bool *asks,
+               struct err *e) MUST_USE;
+
+/* apply_slice() does a part of the task that takes some milliseconds: *done when all of it was sent (the
+ * answers come later: see deliver_drain()). ERR_UNAVAILABLE, ERR_TIMEOUT: a server did not answer; it may be
+ * called again unless deliver_broken(). */
+int apply_slice(struct apply *a, struct task *k, bool *done, struct err *e) MUST_USE;
+
+/* apply_abandon() forgets how far a task was; it may be begun again. */
+void apply_abandon(struct apply *a, struct task *k);
+
+/* apply_user() sends what a change of a user asks for: his timeline goes; `who` comes back with the answer
+ * (see deliver.h). */
+int apply_user(struct apply *a, const struct change *c, uint32_t who, struct err *e) MUST_USE;
 
 #endif

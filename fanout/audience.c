@@ -292,6 +292,64 @@ int audience_keep_unmatched(struct mongo_conn *c, struct audience_batch *b,
     return 0;
 }
 
+/* The _id of an edge is "user target", and no name holds a space: a user's edges lie between "user " and
+ * "user!". */
+static void follows_filter(const char *const *users, unsigned n, bson_t *filter)
+{
+    bson_t any, one, id;
+    char index[16], bound[NAME_MAX_BYTES + 2];
+    const char *key;
+    BSON_APPEND_ARRAY_BEGIN(filter, "$or", &any);
+    for (unsigned i = 0; i < n; i++) {
+        size_t len = bson_uint32_to_string(i, &key, index, sizeof index);
+        bson_append_document_begin(&any, key, (int)len, &one);
+        BSON_APPEND_DOCUMENT_BEGIN(&one, "_id", &id);
+        snprintf(bound, sizeof bound, "%s ", users[i]);
+        BSON_APPEND_UTF8(&id, "$gt", bound);
+        snprintf(bound, sizeof bound, "%s!", users[i]);
+        BSON_APPEND_UTF8(&id, "$lt", bound);
+        bson_append_document_end(&one, &id);
+        bson_append_document_end(&any, &one);
+    }
+    bson_append_array_end(filter, &any);
+}
+
+static void tell_follow(const char *const *users, unsigned n, const char *id,
+                        void (*fn)(void *arg, unsigned i, const char *target), void *arg)
+{
+    const char *space = id ? strchr(id, ' ') : NULL;
+    for (unsigned i = 0; space && i < n; i++) {
+        size_t len = strlen(users[i]);
+        if (len == (size_t)(space - id) && memcmp(users[i], id, len) == 0 &&
+            strlen(space + 1) < TARGET_TEXT_SIZE)
+            fn(arg, i, space + 1);
+    }
+}
+
+int audience_follows(struct mongo_conn *c, const char *const *users, unsigned n,
+                     void (*fn)(void *arg, unsigned i, const char *target), void *arg, struct err *e)
+{
+    bson_t filter = BSON_INITIALIZER, opts = BSON_INITIALIZER, projection;
+    follows_filter(users, n, &filter);
+    BSON_APPEND_DOCUMENT_BEGIN(&opts, "projection", &projection);
+    BSON_APPEND_INT32(&projection, "_id", 1);
+    bson_append_document_end(&opts, &projection);
+    BSON_APPEND_INT64(&opts, "batchSize", 5000);
+    mongo_read_opts(c, &opts);
+    mongoc_cursor_t *cur =
+        mongoc_collection_find_with_opts(mongo_coll(c, COLL_FOLLOWS), &filter, &opts, NULL);
+    const bson_t *d;
+    while (mongoc_cursor_next(cur, &d))
+        tell_follow(users, n, mongo_get_str(d, "_id", NULL), fn, arg);
+    bson_error_t be;
+    const bson_t *reply = NULL;
+    int rc = mongoc_cursor_error_document(cur, &be, &reply) ? mongo_err(e, &be, reply, "follows") : 0;
+    mongoc_cursor_destroy(cur);
+    bson_destroy(&filter);
+    bson_destroy(&opts);
+    return rc;
+}
+
 static bool copy_name(char out[NAME_MAX_BYTES + 1], const char *s, size_t len)
 {
     if (!s || len == 0 || len > NAME_MAX_BYTES || strlen(s) != len)

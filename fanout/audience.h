@@ -51,6 +51,13 @@ int audience_few(struct mongo_conn *c, const char (*targets)[TARGET_TEXT_SIZE], 
 int audience_keep_unmatched(struct mongo_conn *c, struct audience_batch *b,
                             const char (*targets)[TARGET_TEXT_SIZE], unsigned n, struct err *e) MUST_USE;
 
+/* audience_follows() tells whom each of the n users (1 to AUDIENCE_FOLLOWS_USERS, distinct) follows: fn(arg,
+ * place of the user, "p:daily"), in no order. */
+#define AUDIENCE_FOLLOWS_USERS 20
+int audience_follows(struct mongo_conn *c, const char *const *users, unsigned n,
+                     void (*fn)(void *arg, unsigned i, const char *target), void *arg,
+                     struct err *e) MUST_USE;
+
 /* audience_item() reads an item. ERR_CORRUPT when the document is not what feed-api writes. */
 int audience_item(struct mongo_conn *c, item_id id, struct item_now *out, struct err *e) MUST_USE;
 

@@ -16,6 +16,8 @@ struct fanout_config {
     int64_t batch_keys;
     int64_t audience_batch;
     int64_t pipeline_calls;
+    int64_t audience_cache;
+    int64_t backlog;
     int64_t redis_timeout_ms;
     int64_t drain_ms;
 };

@@ -17,7 +17,7 @@ struct group {
 struct call {
     enum script script;
     ts_t t;
-    unsigned n_groups;
+    unsigned n_groups, n_keys;
     uint8_t bucket[BUCKETS];
     unsigned count[DELIVER_GROUPS]; /* timelines of each group; of SCRIPT_PROGRESS there are none */
     reader_idx *who;                /* whose, in order */
@@ -48,6 +48,8 @@ struct deliver {
     uint32_t refused;
     bool broken;
     bool failed[BUCKETS];
+    ts_t failed_at;
+    unsigned in_flight; /* timelines of the calls sent */
 };
 
 int64_t deliver_timeline_high(int64_t cap)
@@ -127,6 +129,16 @@ static void note_gone(struct deliver *d, reader_idx who)
         d->o.gone(d->o.arg, who);
 }
 
+/* Of a group with more than one timeline it is not said which of them stays. */
+static void note_dropped(struct deliver *d, const struct call *c, unsigned i, bool some_stay)
+{
+    unsigned at = place_of(c, i);
+    for (unsigned k = 0; k < c->count[i]; k++) {
+        if (c->who[at + k] != READER_NONE && d->o.dropped)
+            d->o.dropped(d->o.arg, c->who[at + k], some_stay);
+    }
+}
+
 static int read_absent(struct deliver *d, const struct call *c, unsigned i, const redisReply *r,
                        struct err *e)
 {
@@ -187,10 +199,8 @@ static int check_group(struct deliver *d, const struct call *c, unsigned i, cons
         refuse_group(d, c->bucket[i]);
     else if (c->script == SCRIPT_PROGRESS)
         b->applied = ts_max(b->applied, c->t);
-    else if (c->script == SCRIPT_DROP && r->integer == 1) {
-        for (unsigned k = 0; k < c->count[i]; k++)
-            note_gone(d, c->who[place_of(c, i) + k]);
-    }
+    else if (c->script == SCRIPT_DROP)
+        note_dropped(d, c, i, r->integer != 1);
     return 0;
 }
 
@@ -212,9 +222,12 @@ static int read_one(struct deliver *d, struct err *e)
     redisReply *r;
     d->first_sent = (d->first_sent + 1) % d->o.window;
     d->n_sent--;
+    d->in_flight -= c->n_keys;
     if (redis_read(d->o.redis, &r, e) != 0) {
         for (unsigned i = 0; e->code == ERR_INTERNAL && i < c->n_groups; i++)
             d->failed[c->bucket[i]] = true;
+        if (e->code == ERR_INTERNAL)
+            d->failed_at = c->t;
         return break_off(d);
     }
     int rc = check_reply(d, c, r, e);
@@ -290,6 +303,8 @@ static void note_sent(struct deliver *d)
         if (i < DELIVER_GROUPS)
             c->count[i] = d->groups[i].count;
     }
+    c->n_keys = d->n_keys - d->n_groups;
+    d->in_flight += c->n_keys;
     memcpy(c->who, d->who, (d->n_keys - d->n_groups) * sizeof *c->who);
     metrics_add(d->o.metrics, M_SCRIPTS, d->script, 1);
     metrics_add(d->o.metrics, M_TIMELINES, d->script, d->n_keys - d->n_groups);
@@ -299,7 +314,7 @@ static int send_call(struct deliver *d, struct err *e)
 {
     if (d->n_groups == 0)
         return 0;
-    while (d->n_sent >= d->o.window) {
+    while (d->n_sent >= d->o.window || (d->n_sent && d->in_flight > DELIVER_IN_FLIGHT)) {
         if (read_one(d, e) != 0)
             return -1;
     }
@@ -405,6 +420,11 @@ void deliver_break(struct deliver *d)
     d->broken = true;
 }
 
+ts_t deliver_failed_at(const struct deliver *d)
+{
+    return d->failed_at;
+}
+
 const bool *deliver_failed(const struct deliver *d)
 {
     return d->failed;
@@ -420,7 +440,7 @@ void deliver_mend(struct deliver *d)
         if (redis_read(d->o.redis, &r, &ignored) == 0)
             freeReplyObject(r);
     }
-    d->n_sent = d->first_sent = 0;
+    d->n_sent = d->first_sent = d->in_flight = 0;
     d->n_keys = d->n_groups = 0;
     d->tell = false;
     d->broken = false;

@@ -19,6 +19,10 @@
 #define DELIVER_GROUPS                                                                                       \
     16 /* buckets in one call; more gain nothing (facts: 329-349 thousand a second at sixteen) */
 
+/* Timelines of calls sent and not answered, at most: what a small delivery may find before it, about 6 ms of
+ * Redis. */
+#define DELIVER_IN_FLIGHT 2000
+
 struct deliver;
 
 struct deliver_options {
@@ -30,10 +34,13 @@ struct deliver_options {
     unsigned window;         /* calls unanswered at most, from 1 */
 
     /* What answers tell; called while answers are read, in the order in which Redis worked. gone: a reader
-     * named to deliver_add() has no timeline (any more). born: a timeline was begun that the bucket's births
-     * did not count yet, at R = r. births_lost: there were some that can't be told. May be NULL as long as no
-     * bucket's births are watched. */
+     * named to deliver_add() has no timeline. dropped: the same for SCRIPT_DROP, where `who` is any number of
+     * the caller's but READER_NONE: the timeline is gone, or stays since it was built later (of a call with
+     * several in a bucket: one of them). born: a timeline was begun that the bucket's births did not count
+     * yet, at R = r. births_lost: there were some that can't be told. May be NULL as long as no bucket's
+     * births are watched. */
     void (*gone)(void *arg, reader_idx who);
+    void (*dropped)(void *arg, uint32_t who, bool stays);
     void (*born)(void *arg, unsigned bucket, ts_t r, const char *user);
     void (*births_lost)(void *arg, unsigned bucket);
     void *arg;
@@ -80,5 +87,6 @@ void deliver_mend(struct deliver *d);
 /* deliver_failed() answers, as flags, the buckets of a call that got an error reply of its own (a key of
  * another type, ...); cleared by deliver_mend(). */
 const bool *deliver_failed(const struct deliver *d);
+ts_t deliver_failed_at(const struct deliver *d); /* the time of the last such call */
 
 #endif

@@ -13,6 +13,10 @@
  * milliseconds: so progress passes a lone publish at once. */
 #define PROGRESS_AT_MOST_MS  20
 #define PROGRESS_AT_LEAST_MS 100
+#define TASKS_KEPT           2000 /* finished ones, until progress is written */
+#define CHANGES_AT_ONCE      64
+#define BACKLOG              20000
+#define AUDIENCE_CACHE       (256 << 20)
 #define BACK_OFF_FIRST_MS    50
 #define BACK_OFF_MAX_MS      1000
 
@@ -42,13 +46,45 @@ static void pass_pulses(struct engine *g, ts_t t)
     }
 }
 
+/* Up to where everything is applied, but for timelines that are not known yet. */
+static ts_t progress_now(const struct engine *g)
+{
+    ts_t t = g->log ? log_reader_complete(g->log) : 0, oldest = tasks_oldest(g->tasks);
+    if (g->has_change)
+        t = ts_min(t, g->in_hand.t - 1);
+    return oldest ? ts_min(t, oldest - 1) : t;
+}
+
+static bool has_progress(const struct engine *g, ts_t t)
+{
+    ts_t least;
+    return buckets_least(&g->buckets, &least) &&
+           (t > least || g->tail_at > g->told_seen || g->n_newborns > 0);
+}
+
+static int tell_records(struct engine *g, ts_t t, struct err *e)
+{
+    if (deliver_drain(g->deliver, e) != 0 || engine_take_newborns(g, e) != 0 ||
+        deliver_progress(g->deliver, g->tail_at, t, e) != 0)
+        return -1;
+    if (g->forget)
+        engine_forget(g);
+    return engine_take_newborns(g, e);
+}
+
 int engine_write_progress(struct engine *g, struct err *e)
 {
-    ts_t t = g->tail && !g->has_change ? changes_complete(g->tail) : 0;
-    if (t == 0 || t <= g->written)
+    ts_t t = progress_now(g);
+    if (t == 0 || !has_progress(g, t))
         return 0;
-    if (deliver_progress(g->deliver, t, t, e) != 0)
+    /* A bucket with newborns takes no progress until they are taken care of: then at once. */
+    unsigned before = metrics_get(g->o.metrics, M_NEWBORNS, 0);
+    if (tell_records(g, t, e) != 0)
         return -1;
+    if (metrics_get(g->o.metrics, M_NEWBORNS, 0) != before && tell_records(g, progress_now(g), e) != 0)
+        return -1;
+    tasks_sweep(g->tasks);
+    g->told_seen = g->tail_at;
     g->written = t;
     g->written_ms = clock_mono_ms();
     g->progressed = true;
@@ -75,6 +111,7 @@ void engine_publish_status(struct engine *g)
     s.members = v.members;
     s.fair = v.fair;
     s.buckets = buckets_owned(&g->buckets);
+    s.backlog = tasks_unfinished(g->tasks);
     s.heartbeat_at_ms = g->heartbeat_at_ms;
     if (!buckets_least(&g->buckets, &s.progress))
         s.progress = 0;
@@ -89,6 +126,10 @@ void engine_publish_status(struct engine *g)
     }
     s.ready = is_ready(g, &v, s.buckets);
     metrics_set(g->o.metrics, M_BUCKETS_OWNED, 0, s.buckets);
+    metrics_set(g->o.metrics, M_BACKLOG, 0, s.backlog);
+    metrics_set(g->o.metrics, M_READERS, 0, g->apply.known ? (int64_t)readers_count(g->apply.readers) : 0);
+    metrics_set(g->o.metrics, M_LISTS, 0, (int64_t)lists_count_lists(g->apply.lists));
+    metrics_set(g->o.metrics, M_LISTS_BYTES, 0, (int64_t)lists_bytes(g->apply.lists));
     pthread_mutex_lock(&g->lock);
     g->status = s;
     pthread_mutex_unlock(&g->lock);
@@ -155,8 +196,6 @@ static void trouble(struct engine *g, const struct err *e)
         engine_log_lost(g, e);
         return;
     }
-    if (e->code == ERR_BUSY && stopping(g))
-        return;
     if (deliver_broken(g->deliver)) {
         note_lost(g, &g->redis_lost, "redis_lost", ERROR_OF_REDIS, e);
     } else if (e->code == ERR_CORRUPT && g->has_change) {
@@ -173,6 +212,8 @@ static void trouble(struct engine *g, const struct err *e)
 
 static void all_well(struct engine *g)
 {
+    if (g->log && log_reader_down(g->log)) /* nothing came, and that does not say that nothing happened */
+        return;
     g->back_off_ms = 0;
     if (!g->redis_lost && !g->mongodb_lost)
         return;
@@ -186,39 +227,89 @@ static void all_well(struct engine *g)
 
 /* ---- rounds ---- */
 
-static int take_change(struct engine *g, struct err *e)
+static int64_t until_progress_ms(const struct engine *g)
 {
-    if (g->has_change)
-        return 0;
-    int r = changes_next(g->tail, &g->in_hand, e);
-    if (r < 0)
-        return -1;
-    g->has_change = r == 1;
-    if (r == 1)
-        g->tail_at = ts_max(g->tail_at, g->in_hand.t);
-    return 0;
+    int64_t since = clock_mono_ms() - g->written_ms;
+    bool soon = tasks_unfinished(g->tasks) == 0 && g->log && log_reader_complete(g->log) >= g->applied_at;
+    int64_t at = soon || tasks_finished(g->tasks) > TASKS_KEPT ? PROGRESS_AT_MOST_MS : PROGRESS_AT_LEAST_MS;
+    return since < at ? at - since : 0;
 }
 
+static void note_applied(struct engine *g, const struct change *c, int64_t from_us)
+{
+    bool user = c->kind == CHANGE_USER;
+    int64_t us = clock_mono_us() - from_us;
+    metrics_observe_us(g->o.metrics, M_APPLY, user, us);
+    log_event(LOG_DEBUG, "applied", LOG_X("position", c->t), LOG_S("kind", user ? "user" : "item"),
+              LOG_U("item", c->item), LOG_I("us", us));
+}
+
+/* Makes a task of the change in hand, or does what it asks for. */
 static int handle_change(struct engine *g, struct err *e)
 {
-    if (!g->has_change)
-        return 0;
-    if (apply_change(&g->apply, &g->in_hand, e) != 0)
+    const struct change *c = &g->in_hand;
+    struct plan plan;
+    char publisher[NAME_MAX_BYTES + 1];
+    bool asks = false;
+    int64_t now_us = clock_mono_us();
+    if (c->kind == CHANGE_HEARTBEAT)
+        note_pulse(g, c);
+    else if (c->kind == CHANGE_USER && engine_drop_user(g, c, e) != 0)
         return -1;
-    if (g->in_hand.kind == CHANGE_HEARTBEAT)
-        note_pulse(g, &g->in_hand);
-    else
-        g->applied_at = g->in_hand.t;
+    else if (c->kind == CHANGE_ITEM && apply_read(&g->apply, c, &plan, publisher, &asks, e) != 0)
+        return -1;
+    if (asks)
+        tasks_add(g->tasks, publisher, &plan, now_us);
+    if (c->kind == CHANGE_USER)
+        note_applied(g, c, now_us);
+    if (c->kind != CHANGE_HEARTBEAT)
+        g->applied_at = c->t;
+    metrics_add(g->o.metrics, M_CHANGES, c->kind, 1);
     g->has_change = false;
     return 0;
 }
 
-static bool progress_is_due(const struct engine *g)
+static int64_t idle_ms(const struct engine *g)
 {
-    int64_t since = clock_mono_ms() - g->written_ms;
-    if (since < PROGRESS_AT_MOST_MS)
-        return false;
-    return since >= PROGRESS_AT_LEAST_MS || changes_complete(g->tail) >= g->applied_at;
+    int64_t ms = until_progress_ms(g);
+    return ms > 0 || has_progress(g, progress_now(g)) ? ms : PROGRESS_AT_MOST_MS;
+}
+
+/* Takes over what was read from the log; waits for it when there is nothing else to do. */
+static int take_changes(struct engine *g, struct err *e)
+{
+    unsigned most = g->o.backlog ? g->o.backlog : BACKLOG;
+    for (unsigned i = 0; i < CHANGES_AT_ONCE; i++) {
+        if (g->has_change && handle_change(g, e) != 0)
+            return -1;
+        bool idle = i == 0 && g->apply.known && tasks_unfinished(g->tasks) == 0;
+        if (tasks_unfinished(g->tasks) >= most)
+            return 0;
+        int r = log_reader_next(g->log, &g->in_hand, idle ? idle_ms(g) : 0, e);
+        if (r <= 0)
+            return r;
+        g->has_change = true;
+        g->tail_at = g->apply.log_at = ts_max(g->tail_at, g->in_hand.t);
+    }
+    return g->has_change ? handle_change(g, e) : 0;
+}
+
+static int do_slice(struct engine *g, struct err *e)
+{
+    struct task *k = tasks_next(g->tasks);
+    bool done;
+    if (!k)
+        return 0;
+    if (apply_slice(&g->apply, k, &done, e) != 0)
+        return -1;
+    if (!done)
+        return 0;
+    int64_t us = clock_mono_us() - k->read_us;
+    metrics_observe_us(g->o.metrics, M_APPLY, 0, us);
+    log_event(LOG_DEBUG, "applied", LOG_X("position", k->t), LOG_S("kind", "item"), LOG_U("item", k->id),
+              LOG_I("us", us));
+    tasks_done(g->tasks, k);
+    return 0;
 }
 
 static int one_round(struct engine *g, struct err *e)
@@ -229,7 +320,7 @@ static int one_round(struct engine *g, struct err *e)
     mongo_conn_deadline(g->conn, 2000);
     if (engine_sync_shares(g, e) != 0 || engine_open_tail(g, e) != 0)
         return -1;
-    if (!g->tail || buckets_owned(&g->buckets) == 0) {
+    if (!g->log || buckets_owned(&g->buckets) == 0) {
         struct shares_view v;
         engine_close_tail(g);
         engine_publish_status(g);
@@ -237,32 +328,35 @@ static int one_round(struct engine *g, struct err *e)
         shares_wait(g->o.shares, v.version, 100);
         return 0;
     }
-    if (take_change(g, e) != 0 || handle_change(g, e) != 0)
+    if (engine_scan_step(g, e) != 0 || take_changes(g, e) != 0 || do_slice(g, e) != 0)
         return -1;
-    return progress_is_due(g) ? engine_write_progress(g, e) : 0;
+    if (tasks_unfinished(g->tasks) == 0 && deliver_drain(g->deliver, e) != 0)
+        return -1;
+    return until_progress_ms(g) == 0 ? engine_write_progress(g, e) : 0;
 }
 
-/* Called between batches of a long audience: shares that went meanwhile get no more, and the leases stay
- * alive. */
-static bool go_on(void *arg)
+/* Finishes what was read from the log, as far as the time for it goes. */
+static void finish_tasks(struct engine *g)
 {
-    struct engine *g = arg;
-    struct shares_view v;
-    shares_alive(g->o.shares);
-    shares_look(g->o.shares, &v);
-    for (unsigned i = 0; i < SHARES; i++) {
-        if (g->epoch[i] && (!v.share[i].held || v.share[i].epoch != g->epoch[i]))
-            deliver_refuse(g->deliver, 1u << i);
+    struct err e;
+    while (tasks_unfinished(g->tasks) > 0) {
+        if (clock_mono_ms() >= atomic_load(&g->stop_at_ms) + g->o.drain_ms) {
+            log_event(LOG_WARN, "changes_left", LOG_U("changes", tasks_unfinished(g->tasks)));
+            return;
+        }
+        shares_alive(g->o.shares);
+        if (do_slice(g, &e) != 0) {
+            log_event(LOG_WARN, "changes_left", LOG_U("changes", tasks_unfinished(g->tasks)), LOG_ERR(&e));
+            return;
+        }
     }
-    return !stopping(g) || clock_mono_ms() < atomic_load(&g->stop_at_ms) + g->o.drain_ms;
 }
 
 static void drain(struct engine *g)
 {
     struct err e;
-    bool fine = !deliver_broken(g->deliver) && deliver_refused(g->deliver) == 0;
-    if (fine && g->has_change && handle_change(g, &e) != 0)
-        log_event(LOG_WARN, "change_left", LOG_X("position", g->in_hand.t), LOG_ERR(&e));
+    if (!deliver_broken(g->deliver) && deliver_refused(g->deliver) == 0)
+        finish_tasks(g);
     if (!deliver_broken(g->deliver) && engine_write_progress(g, &e) != 0)
         log_event(LOG_WARN, "progress_not_written", LOG_ERR(&e));
     if (!g->mongodb_lost && shares_leave(g->o.shares, &e) != 0) /* else the leases run out by themselves */
@@ -303,14 +397,22 @@ struct engine *engine_new(const struct engine_options *o)
         .timeline_cap = o->timeline_entries,
         .batch_keys = o->batch_keys,
         .window = o->pipeline_calls,
+        .gone = engine_note_gone,
+        .dropped = engine_note_dropped,
+        .born = engine_note_born,
+        .births_lost = engine_note_births_lost,
+        .arg = g,
     };
     g->deliver = deliver_new(&d);
     apply_init(&g->apply, o->audience_batch);
     g->apply.buckets = &g->buckets;
     g->apply.deliver = g->deliver;
     g->apply.metrics = o->metrics;
-    g->apply.go_on = go_on;
-    g->apply.arg = g;
+    g->apply.readers = readers_new();
+    g->apply.lists = lists_new(g->apply.readers, o->audience_cache ? o->audience_cache : AUDIENCE_CACHE);
+    g->tasks = tasks_new();
+    g->drops = mem_zero(ENGINE_DROPS, sizeof *g->drops);
+    g->scan_redis = redis_new(&o->redis, o->redis_timeout_ms);
     return g;
 }
 
@@ -320,8 +422,15 @@ void engine_free(struct engine *g)
         return;
     engine_stop(g);
     engine_join(g);
+    engine_close_tail(g);
+    tasks_free(g->tasks);
+    lists_free(g->apply.lists);
+    readers_free(g->apply.readers);
+    free(g->newborns);
+    free(g->drops);
     apply_done(&g->apply);
     deliver_free(g->deliver);
+    redis_free(g->scan_redis);
     redis_free(g->redis);
     mongo_conn_put(g->conn);
     pthread_mutex_destroy(&g->lock);

@@ -1,15 +1,16 @@
 /* engine.h - the engine: one thread that follows the log and keeps the timelines of the owned buckets fresh.
  *
- * A round of it: see which shares are held and adopt or drop their buckets; open the tail where the least
- * progress of them is; take the next change and apply it; write progress. Whatever fails is tried again with
- * a back-off, nothing is skipped:
- * - MongoDB does not answer: the change in hand is applied again later.
+ * A round of it: see which shares are held and adopt or drop their buckets; open the log where the least
+ * progress of them is; make tasks of what was read from it (tasks.h); do a slice of the next publisher's;
+ * write progress, which stands just below the oldest unfinished task. Whatever fails is tried again with a
+ * back-off, nothing is skipped:
+ * - MongoDB does not answer: the slice is done again later.
  * - Redis does not answer, or a record refused a group: the shares come back under new epochs, and the log is
  * read again from the progress that their records hold.
  * - the log no longer reaches back: all records are made anew, timelines of before count as absent.
  *
- * The engine owns its tail, its MongoDB client and its Redis connection; shares.h has a thread of its own.
- * engine_status(), engine_stop() and engine_ended() may be called from any thread.
+ * The engine owns its reader of the log, its MongoDB client and its Redis connections; shares.h has a thread
+ * of its own. engine_status(), engine_stop() and engine_ended() may be called from any thread.
  */
 #ifndef FEEDMILL_FANOUT_ENGINE_H
 #define FEEDMILL_FANOUT_ENGINE_H
@@ -30,13 +31,16 @@ struct engine_options {
     struct metrics *metrics;
     int64_t timeline_entries;
     unsigned batch_keys, audience_batch, pipeline_calls;
-    int64_t drain_ms; /* for the change in hand, after engine_stop() */
+    size_t audience_cache; /* bytes of the lists of active followers; 0: 256 MiB */
+    unsigned backlog;      /* changes waiting at most; 0: 20,000 */
+    int64_t drain_ms;      /* for what was read from the log, after engine_stop() */
 };
 
 struct engine_status {
     bool ready; /* has owned its part and written progress once */
     bool redis_ok, mongodb_ok;
     unsigned members, fair, buckets;
+    unsigned backlog; /* changes read from the log that are not delivered to everybody yet */
     struct {
         bool owned;
         int64_t epoch;
@@ -51,8 +55,9 @@ void engine_free(struct engine *g); /* NULL is fine; the thread must have been j
 
 int engine_start(struct engine *g, struct err *e) MUST_USE;
 
-/* engine_stop() asks the thread to finish the change in hand, write progress, release the shares and end;
- * on_end (may be NULL) is called on the engine's thread right before it ends. engine_join() waits for that.
+/* engine_stop() asks the thread to finish what it has read of the log, write progress, release the shares and
+ * end; on_end (may be NULL) is called on the engine's thread right before it ends. engine_join() waits for
+ * that.
  */
 void engine_stop(struct engine *g);
 void engine_on_end(struct engine *g, void (*on_end)(void *arg), void *arg); /* before engine_start() */

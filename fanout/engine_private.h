@@ -1,17 +1,19 @@
-/* engine_private.h - the inside of the engine, shared by engine.c (the rounds) and engine_recover.c (shares,
- * epochs, where to read from). */
+/* engine_private.h - the inside of the engine, shared by engine.c (the rounds), engine_recover.c (shares,
+ * epochs, where to read from) and engine_births.c (who has a timeline). */
 #ifndef FEEDMILL_FANOUT_ENGINE_PRIVATE_H
 #define FEEDMILL_FANOUT_ENGINE_PRIVATE_H
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include "common/changes.h"
 #include "fanout/apply.h"
 #include "fanout/engine.h"
+#include "fanout/log_reader.h"
 
 /* Heartbeats read and not yet covered by progress. Ten a second and process: progress is never that far
  * behind without the oldest being overwritten, which only makes the lag look a little larger. */
 #define PULSES 64
+
+#define ENGINE_DROPS 1024 /* more than calls may be unanswered (--pipeline-calls) */
 
 struct engine {
     struct engine_options o;
@@ -38,14 +40,31 @@ struct engine {
     ts_t failed_at;              /* the change whose script got an error reply the last time */
 
     /* the log */
-    struct changes *tail;
+    struct log_reader *log;
     ts_t tail_at; /* where it was opened, or what it handed out last */
     struct change in_hand;
-    bool has_change;
+    bool has_change; /* in_hand was handed out and is not a task yet */
+    struct tasks *tasks;
+
+    /* who has a timeline; engine_births.c */
+    struct newborn {
+        unsigned bucket;
+        ts_t r;
+        char user[NAME_MAX_BYTES + 1];
+    } * newborns; /* not listed yet */
+    size_t n_newborns, newborns_cap;
+    struct newborn *drops; /* a ring of ENGINE_DROPS: those of known readers that are not answered yet */
+    uint32_t next_drop;
+    bool forget; /* what is known is not right any more */
+    struct redis *scan_redis;
+    bool scanning;
+    char scan_cursor[24];
+    int64_t scan_not_before_ms;
 
     /* progress */
     int64_t written_ms; /* monotonic */
     ts_t written;
+    ts_t told_seen;  /* what the records were told to have seen */
     ts_t applied_at; /* of the last change that was not a heartbeat */
     struct pulse {
         ts_t t;
@@ -67,11 +86,28 @@ struct engine {
  * has to agree with others. */
 int engine_prepare(struct engine *g, struct err *e) MUST_USE;
 
+/* engine_births.c: what scripts answer about timelines, as deliver.h's options want it. */
+void engine_note_gone(void *arg, reader_idx who);
+void engine_note_dropped(void *arg, uint32_t who, bool stays);
+void engine_note_born(void *arg, unsigned bucket, ts_t r, const char *user);
+void engine_note_births_lost(void *arg, unsigned bucket);
+
+/* engine_drop_user() drops the timeline of a user whose follows or mutes changed: from now on he is on no
+ * list. */
+int engine_drop_user(struct engine *g, const struct change *c, struct err *e) MUST_USE;
+
+/* engine_take_newborns() puts those noted on the lists that they belong to and gives them what they may have
+ * been missed by. engine_scan_step() goes on with finding out who has a timeline, if that is not known.
+ * engine_forget() is for when it is not known any more: tasks are begun again. */
+int engine_take_newborns(struct engine *g, struct err *e) MUST_USE;
+int engine_scan_step(struct engine *g, struct err *e) MUST_USE;
+void engine_forget(struct engine *g);
+
 /* engine_sync_shares() brings what is owned in line with what is held: adopts, adopts again what is stale,
- * drops what is lost, gives what is asked for; closes the tail when it has to start further back. */
+ * drops what is lost, gives what is asked for; after an adoption the log is read from the least progress. */
 int engine_sync_shares(struct engine *g, struct err *e) MUST_USE;
 
-/* engine_open_tail() opens the tail, if it is closed, where the least progress is. ERR_LOG_LOST. */
+/* engine_open_tail() opens the log, if it is closed, where the least progress is. ERR_LOG_LOST. */
 int engine_open_tail(struct engine *g, struct err *e) MUST_USE;
 void engine_close_tail(struct engine *g);
 

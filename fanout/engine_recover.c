@@ -4,6 +4,8 @@
 #include "common/log.h"
 #include "fanout/adopt.h"
 
+#define LOG_AHEAD 256 /* changes read and not taken over yet */
+
 static void drop_share(struct engine *g, unsigned share)
 {
     buckets_drop_share(&g->buckets, share);
@@ -28,7 +30,7 @@ static void note_failed_scripts(struct engine *g)
 {
     const bool *failed = deliver_failed(g->deliver);
     bool any = false;
-    ts_t at = g->has_change ? g->in_hand.t : 0;
+    ts_t at = deliver_failed_at(g->deliver);
     for (unsigned b = 0; b < BUCKETS; b++) {
         if (!failed[b])
             continue;
@@ -94,7 +96,6 @@ static int renew_epoch(struct engine *g, unsigned share, struct err *e)
 static int adopt(struct engine *g, unsigned share, int64_t epoch, ts_t now, struct err *e)
 {
     struct adoption a;
-    bool was_behind = g->tail != NULL;
     if (adopt_share(g->redis, &g->buckets, g->o.metrics, share, epoch, now, g->reset[share], &a, e) != 0) {
         deliver_break(g->deliver);
         return -1;
@@ -111,8 +112,7 @@ static int adopt(struct engine *g, unsigned share, int64_t epoch, ts_t now, stru
     deliver_allow(g->deliver, 1u << share);
     log_event(LOG_INFO, "share_adopted", LOG_U("share", share), LOG_I("epoch", epoch),
               LOG_U("records_found", a.taken), LOG_U("records_made", a.made), LOG_X("progress", a.least));
-    if (was_behind && a.least < g->tail_at)
-        engine_close_tail(g);
+    engine_close_tail(g);
     return 0;
 }
 
@@ -125,7 +125,7 @@ static int adopt_all(struct engine *g, struct err *e)
     for (unsigned i = 0; i < SHARES; i++) {
         if (!v.share[i].held || v.share[i].giving || (v.share[i].epoch == g->epoch[i] && !g->stale[i]))
             continue;
-        if (!now && mongo_conn_fresh(g->conn, &now, e) != 0)
+        if (!now && (deliver_drain(g->deliver, e) != 0 || mongo_conn_fresh(g->conn, &now, e) != 0))
             return -1;
         if (adopt(g, i, v.share[i].epoch, now, e) != 0)
             return -1;
@@ -165,32 +165,35 @@ int engine_sync_shares(struct engine *g, struct err *e)
 
 void engine_close_tail(struct engine *g)
 {
-    changes_close(g->tail);
-    g->tail = NULL;
+    log_reader_close(g->log);
+    g->log = NULL;
     g->has_change = false;
     g->n_pulses = g->first_pulse = 0;
+    engine_forget(g);
+    tasks_clear(g->tasks);
 }
 
 int engine_open_tail(struct engine *g, struct err *e)
 {
     ts_t from;
-    if (g->tail || !buckets_least(&g->buckets, &from))
+    if (g->log || !buckets_least(&g->buckets, &from))
         return 0;
-    struct changes_options o = {
+    struct log_reader_options o = {
         .mongo = g->o.mongo,
         .instance = g->o.name,
         .kinds = 1u << CHANGE_ITEM | 1u << CHANGE_USER | 1u << CHANGE_HEARTBEAT,
         .start = from,
-        .wait_ms = 20,
+        .tell_items = true,
+        .cap = LOG_AHEAD,
     };
-    if (changes_open(&g->tail, &o, e) != 0)
+    if (log_reader_open(&g->log, &o, e) != 0)
         return -1;
     if (g->tail_at > from)
         metrics_add(g->o.metrics, M_REPLAYS, 0, 1);
     log_event(LOG_INFO, g->tail_at > from ? "replay_from" : "tail_from", LOG_X("progress", from),
               LOG_X("was_at", g->tail_at), LOG_U("buckets", buckets_owned(&g->buckets)));
     g->tail_at = from;
-    g->written = 0;
+    g->written = g->told_seen = 0;
     g->applied_at = 0;
     return 0;
 }

@@ -18,6 +18,12 @@ enum fanout_metric {
     M_MEMBERS,
     M_LAG,
     M_LAG_SECONDS,
+    M_BACKLOG,
+    M_READERS,
+    M_LISTS,
+    M_LISTS_BYTES,
+    M_LISTS_TOO_LARGE,
+    M_NEWBORNS,
     M_ERRORS, /* index: enum metric_error */
     M_N
 };

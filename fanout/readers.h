@@ -83,6 +83,13 @@ static inline bool readers_active(const struct readers *r, reader_idx i)
     return r->at[i].active;
 }
 
+/* readers_still_active() is the same for an index that may be free by now, but is not another reader's
+ * (nobody was added since it was good). */
+static inline bool readers_still_active(const struct readers *r, reader_idx i)
+{
+    return i < r->n && r->at[i].active;
+}
+
 static inline unsigned readers_bucket(const struct readers *r, reader_idx i)
 {
     return r->at[i].bucket;

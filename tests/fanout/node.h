@@ -89,7 +89,7 @@ struct node_wait {
 RIG bool node_all_progressed(void *arg)
 {
     struct node_wait *w = arg;
-    for (unsigned b = 0; b < BUCKETS; b += 5) {
+    for (unsigned b = 0; b < BUCKETS; b++) { /* one with newborns is behind the others */
         if (rig_record_ts(w->r, b, "progress") < w->t)
             return false;
     }

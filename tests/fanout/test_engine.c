@@ -361,6 +361,8 @@ static void a_key_of_another_type_makes_its_share_start_anew_and_stops_nothing(v
     rig_edge(&rig, "ann", "p:daily");
     rig_edge(&rig, "bob", "p:daily");
     make_timeline("bob");
+    make_timeline("ann");
+    progress_reaches(rig_publish(&rig, 3, "weekly", "")); /* now she is known */
     struct rig_keys k = rig_keys("ann");
     freeReplyObject(rig_command(&rig, "SET", k.tl, "surprise"));
     progress_reaches(rig_publish(&rig, 1, "daily", ""));
