@@ -172,6 +172,20 @@ RIG void rig_edge(struct rig *r, const char *user, const char *target)
     bson_destroy(update);
 }
 
+RIG void rig_unedge(struct rig *r, const char *user, const char *target)
+{
+    char id[200];
+    bson_error_t be;
+    snprintf(id, sizeof id, "%s %s", user, target);
+    bson_t opts = BSON_INITIALIZER, *filter = BCON_NEW("_id", BCON_UTF8(id));
+    mongo_conn_deadline(r->conn, 30000);
+    mongo_write_opts(r->conn, &opts);
+    if (!mongoc_collection_delete_one(mongo_coll(r->conn, COLL_FOLLOWS), filter, &opts, NULL, &be))
+        fail_msg("unedge: %s", be.message);
+    bson_destroy(&opts);
+    bson_destroy(filter);
+}
+
 /* Many edges in few round trips: users "<prefix>0" to "<prefix>n-1". */
 RIG void rig_edges(struct rig *r, const char *prefix, unsigned n, const char *target)
 {

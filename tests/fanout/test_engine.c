@@ -371,6 +371,100 @@ static void a_key_of_another_type_makes_its_share_start_anew_and_stops_nothing(v
                 rig_record_ts(&rig, (k.bucket + SHARE_BUCKETS) % BUCKETS, "born"));
 }
 
+static bool readers_are_known(void *arg)
+{
+    struct node *n = arg;
+    return metrics_get(n->metrics, M_READERS, 0) > 0;
+}
+
+static bool replayed(void *arg)
+{
+    struct node *n = arg;
+    return metrics_get(n->metrics, M_REPLAYS, 0) > 0;
+}
+
+static int64_t named(void)
+{
+    return metrics_get(a.metrics, M_TIMELINES, SCRIPT_DELIVER);
+}
+
+static void only_followers_with_a_timeline_are_named_to_redis(void **state)
+{
+    (void)state;
+    start(&a, "fanout-1");
+    UNTIL(&rig, node_is_ready, &a);
+    rig_edges(&rig, "u", 200, "p:daily");
+    make_timeline("u7");
+    make_timeline("u77");
+    UNTIL(&rig, readers_are_known, &a);
+    progress_reaches(rig_publish(&rig, 1, "daily", "")); /* reads the audience */
+    int64_t rows = metrics_get(a.metrics, M_AUDIENCE, 0), before = named();
+    progress_reaches(rig_publish(&rig, 2, "daily", ""));
+    assert_int_equal(named() - before, 2);
+    make_timeline("u177"); /* who comes back is on the list at once */
+    progress_reaches(rig_publish(&rig, 3, "daily", ""));
+    assert_true(rig_holds(&rig, "u7", 3) && rig_holds(&rig, "u77", 3) && rig_holds(&rig, "u177", 3));
+    freeReplyObject(rig_command(&rig, "DEL", rig_keys("u77").tl, rig_keys("u77").pf)); /* idle too long */
+    progress_reaches(rig_publish(&rig, 4, "daily", ""));
+    before = named();
+    progress_reaches(rig_publish(&rig, 5, "daily", ""));
+    assert_int_equal(named() - before, 2);
+    assert_int_equal(metrics_get(a.metrics, M_AUDIENCE, 0), rows); /* nobody asked MongoDB again */
+    assert_int_equal(rig_count(&rig, "u177"), 4);                  /* 3 to 5 and the floor */
+    assert_false(rig_exists(&rig, "u77"));
+}
+
+static void who_follows_others_now_is_on_their_lists_and_no_others(void **state)
+{
+    (void)state;
+    start(&a, "fanout-1");
+    UNTIL(&rig, node_is_ready, &a);
+    rig_edge(&rig, "ann", "p:daily");
+    rig_edge(&rig, "bob", "p:daily");
+    rig_edge(&rig, "bob", "t:sport");
+    make_timeline("ann");
+    make_timeline("bob");
+    progress_reaches(rig_publish(&rig, 1, "daily", "sport"));
+    UNTIL(&rig, readers_are_known, &a);
+    progress_reaches(rig_publish(&rig, 2, "daily", "sport")); /* both lists are there */
+    rig_unedge(&rig, "ann", "p:daily");
+    rig_edge(&rig, "ann", "t:sport");
+    rig_touch_user(&rig, "ann");
+    make_timeline("ann"); /* whether before fanout hears of it or after */
+    rig_publish(&rig, 3, "daily", "");
+    progress_reaches(rig_publish(&rig, 4, "weekly", "sport"));
+    assert_false(rig_holds(&rig, "ann", 3));
+    assert_true(rig_holds(&rig, "ann", 4));
+    assert_true(rig_holds(&rig, "bob", 3) && rig_holds(&rig, "bob", 4));
+}
+
+/* Another share starts further back: what its log tells of users again is long done for the others. */
+static void a_change_of_a_user_told_again_takes_nobody_off_the_lists(void **state)
+{
+    (void)state;
+    start(&a, "fanout-1");
+    UNTIL(&rig, node_is_ready, &a);
+    rig_edge(&rig, "ann", "p:daily");
+    make_timeline("ann");
+    progress_reaches(rig_publish(&rig, 1, "daily", ""));
+    ts_t t = rig_touch_user(&rig, "ann");
+    make_timeline("ann");
+    progress_reaches(rig_publish(&rig, 2, "daily", ""));
+    char text[TS_TEXT_SIZE], bk[KEY_SIZE];
+    struct err e = {0};
+    redisReply *r;
+    unsigned other = (rig_keys("ann").bucket + SHARE_BUCKETS) % BUCKETS;
+    ts_format(t - 1, text);
+    keys_bucket_record(bk, other);
+    RIG_OK(e, redis_commandf(rig.redis, &r, &e, "HSET", bk, "progress", text, "n", "12345678", NULL));
+    freeReplyObject(r);
+    UNTIL(&rig, replayed, &a);
+    UNTIL(&rig, readers_are_known, &a);
+    progress_reaches(rig_publish(&rig, 3, "daily", ""));
+    progress_reaches(rig_publish(&rig, 4, "daily", ""));
+    assert_true(rig_holds(&rig, "ann", 2) && rig_holds(&rig, "ann", 3) && rig_holds(&rig, "ann", 4));
+}
+
 static void an_item_that_does_not_read_is_passed_over(void **state)
 {
     (void)state;
@@ -468,6 +562,9 @@ int main(void)
         T(mongod_killed_and_restarted_is_waited_for),
         T(two_fanouts_share_and_every_follower_is_served_once),
         T(a_key_of_another_type_makes_its_share_start_anew_and_stops_nothing),
+        T(only_followers_with_a_timeline_are_named_to_redis),
+        T(who_follows_others_now_is_on_their_lists_and_no_others),
+        T(a_change_of_a_user_told_again_takes_nobody_off_the_lists),
         T(an_item_that_does_not_read_is_passed_over),
         T(a_progress_of_long_ago_is_replayed_and_harms_nothing),
         T(a_collection_dropped_under_the_tail_makes_records_anew),
