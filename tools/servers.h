@@ -109,7 +109,7 @@ char *mongod_server_uri(const struct server *s, const char *database);
 char *server_find_redis(struct err *e) MUST_USE;
 char *server_find_mongod(struct err *e) MUST_USE;
 
-/* server_root() answers the directory that holds build/ of this binary ("/work/feedmill"), else "."; static.
+/* server_root() answers the directory that holds build/ of this binary ("/srv/feedmill"), else "."; static.
  */
 const char *server_root(void);
 
