@@ -89,6 +89,35 @@ static void take_follower(const struct audience *a, const bson_t *d, struct audi
         b->at[b->n++] = f;
 }
 
+/* Both documents are destroyed: the cursor has copies. */
+static mongoc_cursor_t *find_edges(struct mongo_conn *c, bson_t *filter, bson_t *opts)
+{
+    mongoc_cursor_t *cur = mongoc_collection_find_with_opts(mongo_coll(c, COLL_FOLLOWS), filter, opts, NULL);
+    bson_destroy(filter);
+    bson_destroy(opts);
+    return cur;
+}
+
+static int end_edges(mongoc_cursor_t *cur, const char *what, struct err *e)
+{
+    bson_error_t be;
+    const bson_t *reply = NULL;
+    int rc = mongoc_cursor_error_document(cur, &be, &reply) ? mongo_err(e, &be, reply, what) : 0;
+    mongoc_cursor_destroy(cur);
+    return rc;
+}
+
+/* The _id of an edge says all of it. */
+static void only_ids(struct mongo_conn *c, int64_t batch, bson_t *opts)
+{
+    bson_t projection;
+    BSON_APPEND_DOCUMENT_BEGIN(opts, "projection", &projection);
+    BSON_APPEND_INT32(&projection, "_id", 1);
+    bson_append_document_end(opts, &projection);
+    BSON_APPEND_INT64(opts, "batchSize", batch);
+    mongo_read_opts(c, opts);
+}
+
 int audience_next(struct audience *a, struct mongo_conn *c, struct audience_batch *b, struct err *e)
 {
     b->n = b->skipped = 0;
@@ -97,20 +126,13 @@ int audience_next(struct audience *a, struct mongo_conn *c, struct audience_batc
     unsigned limit = b->cap + 1, seen = 0;
     bson_t filter = BSON_INITIALIZER, opts = BSON_INITIALIZER;
     next_opts(a, c, limit, &opts);
-    mongoc_cursor_t *cur =
-        mongoc_collection_find_with_opts(mongo_coll(c, COLL_FOLLOWS), &filter, &opts, NULL);
+    mongoc_cursor_t *cur = find_edges(c, &filter, &opts);
     const bson_t *d;
     while (mongoc_cursor_next(cur, &d)) {
         seen++;
         take_follower(a, d, b);
     }
-    bson_error_t be;
-    const bson_t *reply = NULL;
-    int rc = mongoc_cursor_error_document(cur, &be, &reply) ? mongo_err(e, &be, reply, "audience") : 0;
-    mongoc_cursor_destroy(cur);
-    bson_destroy(&filter);
-    bson_destroy(&opts);
-    if (rc != 0)
+    if (end_edges(cur, "audience", e) != 0)
         return -1;
     /* Nothing but unreadable documents in a full batch would be read for ever: then this target's rest is
      * left out. */
@@ -182,20 +204,13 @@ int audience_few(struct mongo_conn *c, const char (*targets)[TARGET_TEXT_SIZE], 
     unsigned seen = 0;
     b->n = b->skipped = 0;
     few_query(c, targets, n, range, b->cap + 1, &filter, &opts);
-    mongoc_cursor_t *cur =
-        mongoc_collection_find_with_opts(mongo_coll(c, COLL_FOLLOWS), &filter, &opts, NULL);
+    mongoc_cursor_t *cur = find_edges(c, &filter, &opts);
     const bson_t *d;
     while (mongoc_cursor_next(cur, &d)) {
         seen++;
         take_follower(&none, d, b);
     }
-    bson_error_t be;
-    const bson_t *reply = NULL;
-    int rc = mongoc_cursor_error_document(cur, &be, &reply) ? mongo_err(e, &be, reply, "audience") : 0;
-    mongoc_cursor_destroy(cur);
-    bson_destroy(&filter);
-    bson_destroy(&opts);
-    if (rc != 0)
+    if (end_edges(cur, "audience", e) != 0)
         return -1;
     *all = seen <= b->cap;
     keep_once(b);
@@ -242,15 +257,10 @@ static void match_filter(struct follower **users, unsigned n_users, const char (
 static int match_some(struct mongo_conn *c, struct follower **sorted, unsigned n_users,
                       const char (*targets)[TARGET_TEXT_SIZE], unsigned n, bool *matched, struct err *e)
 {
-    bson_t filter = BSON_INITIALIZER, opts = BSON_INITIALIZER, projection;
+    bson_t filter = BSON_INITIALIZER, opts = BSON_INITIALIZER;
     match_filter(sorted, n_users, targets, n, &filter);
-    BSON_APPEND_DOCUMENT_BEGIN(&opts, "projection", &projection);
-    BSON_APPEND_INT32(&projection, "_id", 1);
-    bson_append_document_end(&opts, &projection);
-    BSON_APPEND_INT64(&opts, "batchSize", (int64_t)n_users * n + 1);
-    mongo_read_opts(c, &opts);
-    mongoc_cursor_t *cur =
-        mongoc_collection_find_with_opts(mongo_coll(c, COLL_FOLLOWS), &filter, &opts, NULL);
+    only_ids(c, (int64_t)n_users * n + 1, &opts);
+    mongoc_cursor_t *cur = find_edges(c, &filter, &opts);
     const bson_t *d;
     while (mongoc_cursor_next(cur, &d)) {
         const char *id = mongo_get_str(d, "_id", NULL);
@@ -259,13 +269,7 @@ static int match_some(struct mongo_conn *c, struct follower **sorted, unsigned n
         if (hit)
             matched[hit - sorted] = true;
     }
-    bson_error_t be;
-    const bson_t *reply = NULL;
-    int rc = mongoc_cursor_error_document(cur, &be, &reply) ? mongo_err(e, &be, reply, "follows") : 0;
-    mongoc_cursor_destroy(cur);
-    bson_destroy(&filter);
-    bson_destroy(&opts);
-    return rc;
+    return end_edges(cur, "follows", e);
 }
 
 int audience_keep_unmatched(struct mongo_conn *c, struct audience_batch *b,
@@ -329,25 +333,14 @@ static void tell_follow(const char *const *users, unsigned n, const char *id,
 int audience_follows(struct mongo_conn *c, const char *const *users, unsigned n,
                      void (*fn)(void *arg, unsigned i, const char *target), void *arg, struct err *e)
 {
-    bson_t filter = BSON_INITIALIZER, opts = BSON_INITIALIZER, projection;
+    bson_t filter = BSON_INITIALIZER, opts = BSON_INITIALIZER;
     follows_filter(users, n, &filter);
-    BSON_APPEND_DOCUMENT_BEGIN(&opts, "projection", &projection);
-    BSON_APPEND_INT32(&projection, "_id", 1);
-    bson_append_document_end(&opts, &projection);
-    BSON_APPEND_INT64(&opts, "batchSize", 5000);
-    mongo_read_opts(c, &opts);
-    mongoc_cursor_t *cur =
-        mongoc_collection_find_with_opts(mongo_coll(c, COLL_FOLLOWS), &filter, &opts, NULL);
+    only_ids(c, 5000, &opts);
+    mongoc_cursor_t *cur = find_edges(c, &filter, &opts);
     const bson_t *d;
     while (mongoc_cursor_next(cur, &d))
         tell_follow(users, n, mongo_get_str(d, "_id", NULL), fn, arg);
-    bson_error_t be;
-    const bson_t *reply = NULL;
-    int rc = mongoc_cursor_error_document(cur, &be, &reply) ? mongo_err(e, &be, reply, "follows") : 0;
-    mongoc_cursor_destroy(cur);
-    bson_destroy(&filter);
-    bson_destroy(&opts);
-    return rc;
+    return end_edges(cur, "follows", e);
 }
 
 static bool copy_name(char out[NAME_MAX_BYTES + 1], const char *s, size_t len)

@@ -62,26 +62,26 @@ static bool has_progress(const struct engine *g, ts_t t)
            (t > least || g->tail_at > g->told_seen || g->n_newborns > 0);
 }
 
-static int tell_records(struct engine *g, ts_t t, struct err *e)
+/* *newborns: some bucket took no progress, since it had births that were not known; now they are. */
+static int tell_records(struct engine *g, ts_t t, bool *newborns, struct err *e)
 {
     if (deliver_drain(g->deliver, e) != 0 || engine_take_newborns(g, e) != 0 ||
         deliver_progress(g->deliver, g->tail_at, t, e) != 0)
         return -1;
     if (g->forget)
         engine_forget(g);
+    *newborns = g->n_newborns > 0;
     return engine_take_newborns(g, e);
 }
 
 int engine_write_progress(struct engine *g, struct err *e)
 {
     ts_t t = progress_now(g);
+    bool newborns;
     if (t == 0 || !has_progress(g, t))
         return 0;
-    /* A bucket with newborns takes no progress until they are taken care of: then at once. */
-    unsigned before = metrics_get(g->o.metrics, M_NEWBORNS, 0);
-    if (tell_records(g, t, e) != 0)
-        return -1;
-    if (metrics_get(g->o.metrics, M_NEWBORNS, 0) != before && tell_records(g, progress_now(g), e) != 0)
+    if (tell_records(g, t, &newborns, e) != 0 ||
+        (newborns && tell_records(g, progress_now(g), &newborns, e) != 0))
         return -1;
     tasks_sweep(g->tasks);
     g->told_seen = g->tail_at;
@@ -235,13 +235,12 @@ static int64_t until_progress_ms(const struct engine *g)
     return since < at ? at - since : 0;
 }
 
-static void note_applied(struct engine *g, const struct change *c, int64_t from_us)
+static void note_applied(struct engine *g, bool user, ts_t t, item_id item, int64_t from_us)
 {
-    bool user = c->kind == CHANGE_USER;
     int64_t us = clock_mono_us() - from_us;
     metrics_observe_us(g->o.metrics, M_APPLY, user, us);
-    log_event(LOG_DEBUG, "applied", LOG_X("position", c->t), LOG_S("kind", user ? "user" : "item"),
-              LOG_U("item", c->item), LOG_I("us", us));
+    log_event(LOG_DEBUG, "applied", LOG_X("position", t), LOG_S("kind", user ? "user" : "item"),
+              LOG_U("item", item), LOG_I("us", us));
 }
 
 /* Makes a task of the change in hand, or does what it asks for. */
@@ -261,7 +260,7 @@ static int handle_change(struct engine *g, struct err *e)
     if (asks)
         tasks_add(g->tasks, publisher, &plan, now_us);
     if (c->kind == CHANGE_USER)
-        note_applied(g, c, now_us);
+        note_applied(g, true, c->t, c->item, now_us);
     if (c->kind != CHANGE_HEARTBEAT)
         g->applied_at = c->t;
     metrics_add(g->o.metrics, M_CHANGES, c->kind, 1);
@@ -304,10 +303,7 @@ static int do_slice(struct engine *g, struct err *e)
         return -1;
     if (!done)
         return 0;
-    int64_t us = clock_mono_us() - k->read_us;
-    metrics_observe_us(g->o.metrics, M_APPLY, 0, us);
-    log_event(LOG_DEBUG, "applied", LOG_X("position", k->t), LOG_S("kind", "item"), LOG_U("item", k->id),
-              LOG_I("us", us));
+    note_applied(g, false, k->t, k->id, k->read_us);
     tasks_done(g->tasks, k);
     return 0;
 }
