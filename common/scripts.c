@@ -247,6 +247,19 @@ static const char learn[] =
     "end\n"
     "return learned\n";
 
+/* One that is being built has an expiry of its own, and that stays. */
+static const char touch[] =
+    "if redis.call('HGET', KEYS[2], 'st') ~= 'r' or redis.call('EXISTS', KEYS[1]) == 0 then return 0 end\n"
+    "redis.call('HSET', KEYS[2], 'x', ARGV[2])\n"
+    "redis.call('PEXPIRE', KEYS[1], ARGV[1])\n"
+    "redis.call('PEXPIRE', KEYS[2], ARGV[1])\n"
+    "return 1\n";
+
+/* An absent timeline is right at any time. Nothing here asks for memory: it works when there is none left. */
+static const char evict[] = "if redis.call('HGET', KEYS[2], 'x') ~= ARGV[1] then return 0 end\n"
+                            "redis.call('DEL', KEYS[1], KEYS[2])\n"
+                            "return 1\n";
+
 static const struct {
     const char *name, *source;
 } scripts[SCRIPT_N] = {
@@ -254,7 +267,8 @@ static const struct {
     [SCRIPT_DROP] = {"drop", drop},          [SCRIPT_PROGRESS] = {"progress", progress},
     [SCRIPT_ADOPT] = {"adopt", adopt},       [SCRIPT_BUILD] = {"build", build},
     [SCRIPT_FINISH] = {"finish", finish},    [SCRIPT_EVENTS] = {"events", events},
-    [SCRIPT_LEARN] = {"learn", learn},
+    [SCRIPT_LEARN] = {"learn", learn},       [SCRIPT_TOUCH] = {"touch", touch},
+    [SCRIPT_EVICT] = {"evict", evict},
 };
 
 const char *script_source(enum script s)

@@ -57,6 +57,12 @@ enum script {
      * who:what (counted once an item), weight for affinity, weight for engagement, number of targets,
      * targets. Answers how many were learned. A value is "<sum> <ms when it was that>". */
     SCRIPT_LEARN,
+    /* One timeline that was read. KEYS: tl, pf. ARGV: expiry in ms, wall seconds. Sets both its expiry and x,
+     * if it is there and ready. Answers 1, or 0 when it is not. */
+    SCRIPT_TOUCH,
+    /* One timeline that has to make room. KEYS: tl, pf. ARGV: x as it was seen. Drops it, whoever owns the
+     * bucket, unless it was read or made since. Answers 1 dropped, 0 not. */
+    SCRIPT_EVICT,
     SCRIPT_N
 };
 

@@ -43,8 +43,8 @@ static const struct config_row rows[] = {
 
     {"timeline-entries", CONFIG_INT, AT(timeline_entries), "120", 4, 10000,
      "items kept of a timeline; as fanout's"},
-    {"timeline-idle", CONFIG_MS, AT(timeline_idle), "7d", 1000, 365 * MS_DAY,
-     "a timeline not read for so long is dropped"},
+    {"timeline-idle", CONFIG_MS, AT(timeline_idle), "7d", 2000, 365 * MS_DAY,
+     "a timeline not read for so long disappears"},
     {"position-wait", CONFIG_MS, AT(position_wait), "25ms", 0, 10000,
      "wait for fanout to reach an asked position before the page is rebuilt"},
     {"build-expiry", CONFIG_MS, AT(build_expiry), "5s", 100, MS_MIN,

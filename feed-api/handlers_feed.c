@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "common/scripts.h"
 #include "feed-api/app.h"
 #include "feed-api/feed.h"
 #include "feed-api/redis_async.h"
@@ -16,7 +17,8 @@
 #define READ_SLACK     9 /* ids read beyond the limit: the one after the page, and for items that are hidden */
 #define FIRST_WAIT_MS  3 /* before a timeline that is behind a position is looked at again; then: */
 #define LATER_WAIT_MS  10
-#define EXPIRY_PART    16 /* a timeline's expiry is set anew when this part of it has gone by */
+#define EXPIRY_PART    16  /* a timeline's expiry is set anew when this part of it has gone by, ... */
+#define EXPIRY_MOST_S  600 /* ... or this */
 #define PUBLISHERS_MAX 20000
 
 /* ---- what lives with the process ---- */
@@ -237,24 +239,24 @@ void feed_ignore_reply(const redisReply *reply, const struct err *e, void *arg)
     (void)arg;
 }
 
-/* Not at each read, because a write costs more than a read. */
+/* Not at each read, because a write costs more than a read; but often enough to tell who was read lately from
+ * who was not, should Redis run out of memory. Nobody waits for it. */
 static void refresh_expiry(struct feed *f)
 {
     int64_t now_s = clock_wall_ms() / 1000, idle = f->app->cfg.timeline_idle;
-    if (now_s - f->timeline.expiry_set_s < idle / 1000 / EXPIRY_PART)
+    int64_t every_s = idle / 1000 / EXPIRY_PART;
+    every_s = every_s < 1 ? 1 : every_s > EXPIRY_MOST_S ? EXPIRY_MOST_S : every_s;
+    if (now_s - f->timeline.expiry_set_s < every_s)
         return;
     char ms[24], now[24];
     snprintf(ms, sizeof ms, "%lld", (long long)idle);
     snprintf(now, sizeof now, "%lld", (long long)now_s);
-    const struct redis_command commands[] = {
-        {3, {"PEXPIRE", f->read.ids, ms}},
-        {4, {"HSET", f->read.meta, "x", now}},
-        {3, {"PEXPIRE", f->read.meta, ms}},
-    };
+    /* The source, not its hash: this connection loads no scripts. */
+    const struct redis_command touch = {
+        7, {"EVAL", script_source(SCRIPT_TOUCH), "2", f->read.ids, f->read.meta, ms, now}};
     struct err e;
-    if (redis_async_group(f->app->redis, commands, MEM_COUNT(commands), FEED_REDIS_MS, feed_ignore_reply,
-                          NULL, &e))
-        return; /* the next read tries again */
+    if (redis_async_group(f->app->redis, &touch, 1, FEED_REDIS_MS, feed_ignore_reply, NULL, &e) == 0)
+        metrics_add(f->app->metrics, M_TOUCHES, 0, 1); /* else the next read tries again */
 }
 
 void feed_start_latest(struct feed *f)

@@ -70,6 +70,8 @@ static const struct metric_row rows[] = {
     [M_REBUILDS] = {"feedmill_rebuilds_total", COUNTER, "Timelines rebuilt.", "result",
                     "done,joined,lost,no_record,no_redis,failed"},
     [M_REBUILD_SECONDS] = {"feedmill_rebuild_seconds", HISTOGRAM, "Time of a rebuild.", NULL, NULL},
+    [M_TOUCHES] = {"feedmill_timeline_touches_total", COUNTER,
+                   "Timelines whose expiry was set anew, because they were read.", NULL, NULL},
     [M_POSITION_WAITS] = {"feedmill_position_waits_total", COUNTER, "Pages whose position was not there yet.",
                           "result", "met,rebuilt,unknown"},
     [M_CURSORS_REFUSED] = {"feedmill_cursors_refused_total", COUNTER, "Cursors that were not ours.", NULL,

@@ -49,6 +49,7 @@ enum feed_metric {
     M_PAGE_UNCACHED, /* pages that checked revisions in MongoDB, because the own tail is behind */
     M_REBUILDS,      /* by enum metric_rebuild */
     M_REBUILD_SECONDS,
+    M_TOUCHES,
     M_POSITION_WAITS, /* by enum metric_position */
     M_CURSORS_REFUSED,
     M_RANKED, /* by enum metric_ranked */

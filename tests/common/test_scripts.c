@@ -895,6 +895,89 @@ static void a_random_life_of_a_timeline_agrees_with_the_model(void **state)
     assert_true(total.landed_while_building > 20);
 }
 
+/* ---- touch and evict ---- */
+
+static long long touch(struct world *w, const char *user, const char *ms, const char *wall_s)
+{
+    return plain(CALL(SCRIPT_TOUCH, "2", tl(user), pf(user), ms, wall_s));
+}
+
+static long long evict(struct world *w, const char *user, const char *x)
+{
+    return plain(CALL(SCRIPT_EVICT, "2", tl(user), pf(user), x));
+}
+
+static void a_touched_timeline_lives_longer_with_both_of_its_keys(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    assert_int_equal(touch(w, "u", "500000", "1700000099"), 1);
+    assert_true(INTEGER("PTTL", tl("u")) > 60000 && INTEGER("PTTL", pf("u")) > 60000);
+    assert_string_equal(TEXT("HGET", pf("u"), "x"), "1700000099");
+    assert_string_equal(members(w, "u"), "f0");
+}
+
+static void touching_makes_no_timeline_and_spares_one_being_built(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(touch(w, "u", "500000", "1"), 0);
+    assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u")), 0);
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(touch(w, "u", "500000", "1"), 0);
+    assert_true(INTEGER("PTTL", tl("u")) <= 60000 && INTEGER("PTTL", pf("u")) <= 60000);
+    assert_int_equal(FINISH("u", "token", 0, 8, 0), 1);
+    RUN("DEL", tl("u"));
+    char *before = snapshot(w);
+    assert_int_equal(touch(w, "u", "500000", "1"), 0); /* half of one */
+    char *after = snapshot(w);
+    assert_string_equal(before, after);
+    free(before);
+    free(after);
+}
+
+static void an_evicted_timeline_is_gone_unless_it_was_read_meanwhile(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    assert_int_equal(evict(w, "u", "1699999999"), 0);
+    assert_int_equal(touch(w, "u", "60000", "1700000001"), 1);
+    assert_int_equal(evict(w, "u", "1700000000"), 0);
+    assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u")), 2);
+    assert_int_equal(evict(w, "u", "1700000001"), 1);
+    assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u")), 0);
+    assert_int_equal(evict(w, "u", "1700000001"), 0);
+}
+
+/* Whatever was delivered while it was absent is within the R of the next one. */
+static void what_an_evicted_timeline_missed_is_within_the_next_rebuild(void **state)
+{
+    struct world *w = *state;
+    ts_t r = 0;
+    ready(w, "u", 20);
+    assert_int_equal(evict(w, "u", "1700000000"), 1);
+    assert_int_equal(deliver(w, 30, 500, 1, 0, "u"), 1);
+    assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u")), 0);
+    assert_int_equal(build(w, "u", 20, "token", &r), 1);
+    assert_true(r >= 30);
+}
+
+/* What the owner drops timelines for: there is no memory left. */
+static void room_can_be_made_when_there_is_none(void **state)
+{
+    struct world *w = *state;
+    struct err e = {0};
+    redisReply *r = NULL;
+    ready(w, "u", 20);
+    const char *set[] = {"SET", "k", "v"}, *keys[] = {tl("u"), pf("u"), "1700000000"};
+    RUN("CONFIG", "SET", "maxmemory", "1");
+    bool refused = redis_command(w->redis, &r, 3, set, NULL, &e) != 0;
+    bool dropped = redis_script(w->redis, &r, SCRIPT_EVICT, 2, 3, keys, NULL, &e) == 0;
+    RUN("CONFIG", "SET", "maxmemory", "0");
+    assert_true(refused && dropped);
+    assert_int_equal(plain(r), 1);
+    assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u")), 0);
+}
+
 int main(void)
 {
 #define FRESH(f) cmocka_unit_test_setup(f, setup)
@@ -936,6 +1019,11 @@ int main(void)
         FRESH(what_was_read_below_a_floor_raised_meanwhile_is_left_out),
         FRESH(more_than_the_cap_is_cut_and_raises_the_floor),
         FRESH(a_timeline_of_a_thousand_is_finished_too),
+        FRESH(a_touched_timeline_lives_longer_with_both_of_its_keys),
+        FRESH(touching_makes_no_timeline_and_spares_one_being_built),
+        FRESH(an_evicted_timeline_is_gone_unless_it_was_read_meanwhile),
+        FRESH(what_an_evicted_timeline_missed_is_within_the_next_rebuild),
+        FRESH(room_can_be_made_when_there_is_none),
         FRESH(a_random_life_of_a_timeline_agrees_with_the_model),
     };
     return cmocka_run_group_tests_name("common/scripts", tests, group_setup, group_teardown);
