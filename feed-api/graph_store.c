@@ -28,6 +28,7 @@ struct user_state {
     char user[NAME_MAX_BYTES + 1];
     int64_t count; /* edges before, then after */
     int64_t delta;
+    bool known; /* there is a document */
     bool changed;
 };
 
@@ -104,7 +105,7 @@ static void apply_restart(struct apply *a)
         a->edges[i].existed = a->edges[i].exists = false;
     for (size_t i = 0; i < a->n_users; i++) {
         a->users[i].count = a->users[i].delta = 0;
-        a->users[i].changed = false;
+        a->users[i].known = a->users[i].changed = false;
     }
 }
 
@@ -168,8 +169,10 @@ static void note_user(struct apply *a, const bson_t *doc)
 {
     const char *id = mongo_get_str(doc, "_id", NULL);
     struct user_state *user = id ? user_find(a, id) : NULL;
-    if (user)
+    if (user) {
+        user->known = true;
         mongo_get_i64(doc, table_count_field(a->table), &user->count);
+    }
 }
 
 /* Decides every line, in order. ERR_CONFLICT only when strict. */
@@ -233,27 +236,75 @@ static mongoc_bulk_operation_t *bulk_new(struct mongo_conn *c, enum mongo_collec
     return bulk;
 }
 
-/* The users' documents first: two requests for the same user collide here, before they have written edges. */
+static bool insert_users(mongoc_bulk_operation_t *bulk, const struct apply *a, bson_error_t *be)
+{
+    bool ok = true;
+    for (size_t i = 0; ok && i < a->n_users; i++) {
+        const struct user_state *user = &a->users[i];
+        if (!user->changed || user->known)
+            continue;
+        bson_t *doc = BCON_NEW("_id", BCON_UTF8(user->user), "rev", BCON_INT64(1),
+                               table_count_field(a->table), BCON_INT64(user->delta));
+        ok = mongoc_bulk_operation_insert_with_opts(bulk, doc, NULL, be);
+        bson_destroy(doc);
+    }
+    return ok;
+}
+
+static int delta_compare(const void *a, const void *b)
+{
+    const struct user_state *x = *(const struct user_state *const *)a,
+                            *y = *(const struct user_state *const *)b;
+    return (x->delta > y->delta) - (x->delta < y->delta);
+}
+
+/* One update for the users from at on whose number of edges changes by as much; answers where it ended. */
+static size_t update_alike(mongoc_bulk_operation_t *bulk, const struct apply *a,
+                           struct user_state *const *users, size_t at, size_t n, bool *ok, bson_error_t *be)
+{
+    bson_t filter = BSON_INITIALIZER, id, in;
+    const char *index;
+    char buf[16];
+    size_t end = at;
+    bson_append_document_begin(&filter, "_id", 3, &id);
+    bson_append_array_begin(&id, "$in", 3, &in);
+    for (; end < n && users[end]->delta == users[at]->delta; end++) {
+        size_t len = bson_uint32_to_string((uint32_t)(end - at), &index, buf, sizeof buf);
+        bson_append_utf8(&in, index, (int)len, users[end]->user, -1);
+    }
+    bson_append_array_end(&id, &in);
+    bson_append_document_end(&filter, &id);
+    bson_t *update = BCON_NEW("$inc", "{", "rev", BCON_INT64(1), table_count_field(a->table),
+                              BCON_INT64(users[at]->delta), "}");
+    *ok = mongoc_bulk_operation_update_many_with_opts(bulk, &filter, update, NULL, be);
+    bson_destroy(update);
+    bson_destroy(&filter);
+    return end;
+}
+
+static bool update_users(mongoc_bulk_operation_t *bulk, const struct apply *a, bson_error_t *be)
+{
+    struct user_state **users = mem_alloc(a->n_users * sizeof *users);
+    size_t n = 0;
+    bool ok = true;
+    for (size_t i = 0; i < a->n_users; i++)
+        if (a->users[i].changed && a->users[i].known)
+            users[n++] = &a->users[i];
+    qsort(users, n, sizeof *users, delta_compare);
+    for (size_t at = 0; ok && at < n;)
+        at = update_alike(bulk, a, users, at, n, &ok, be);
+    free(users);
+    return ok;
+}
+
+/* The users' documents first: two requests for the same user collide here, before they have written edges.
+ * When a thousand users move in by a few edges each, their documents are most of the work: an insert takes
+ * the server a third of what an upsert does, and one update of many by $in half of as many updates. */
 static int write_users(struct mongo_conn *c, struct apply *a, struct err *e)
 {
     mongoc_bulk_operation_t *bulk = bulk_new(c, COLL_USERS);
-    bson_t upsert = BSON_INITIALIZER;
-    bson_append_bool(&upsert, "upsert", -1, true);
-    bool ok = true;
     bson_error_t be;
-    for (size_t i = 0; ok && i < a->n_users; i++) {
-        struct user_state *user = &a->users[i];
-        if (!user->changed)
-            continue;
-        bson_t *filter = BCON_NEW("_id", BCON_UTF8(user->user));
-        bson_t *update = BCON_NEW("$inc", "{", "rev", BCON_INT64(1), table_count_field(a->table),
-                                  BCON_INT64(user->delta), "}");
-        ok = mongoc_bulk_operation_update_one_with_opts(bulk, filter, update, &upsert, &be);
-        bson_destroy(filter);
-        bson_destroy(update);
-    }
-    bson_destroy(&upsert);
-    if (!ok) {
+    if (!insert_users(bulk, a, &be) || !update_users(bulk, a, &be)) {
         mongoc_bulk_operation_destroy(bulk);
         return mongo_txn_err(c, e, &be, NULL, "write users");
     }

@@ -18,6 +18,7 @@
 #define CHANGE_LINES_MAX 1000
 #define BULK_LINES_MAX   10000
 #define BULK_BATCH       1000 /* lines a transaction: 1,000 edges take about 20 ms */
+#define BULK_DEADLINE_MS 30000
 
 struct graph_work {
     enum graph_table table;
@@ -409,49 +410,16 @@ static void bulk_write_line(struct call *c, const struct graph_work *g, size_t i
     buf_add_str(&c->out, "}\n");
 }
 
-/* Batches in order; when one fails, its lines and those after it say so, what was done before stays done. */
-static void work_bulk(struct worker *w, struct call *c)
+/* Reads the body's lines: the good ones go to g->lines, what is wrong with the others to g->bulk. */
+static int bulk_read(struct call *c, struct graph_work *g)
 {
-    struct graph_work *all = c->data;
-    char position[TS_TEXT_SIZE];
-    struct err e = {0};
-    for (size_t at = 0; at < all->n; at += BULK_BATCH) {
-        size_t n = all->n - at < BULK_BATCH ? all->n - at : BULK_BATCH;
-        if (graph_apply(w->mongo, GRAPH_FOLLOWS, all->lines + at, n, table_cap(c->app, GRAPH_FOLLOWS), false,
-                        &e) < 0) {
-            if (at > 0)
-                break;
-            call_fail_err(c, &e);
-            return;
-        }
-        c->position = mongo_conn_time(w->mongo);
-    }
-    /* No line was acted on: then the present is a position that is right. */
-    if (c->position == 0 && mongo_conn_fresh(w->mongo, &c->position, &e) < 0) {
-        call_fail_err(c, &e);
-        return;
-    }
-    note_changes(c, all);
-    ts_format(c->position, position);
-    for (size_t i = 0; i < all->n_bulk; i++)
-        bulk_write_line(c, all, i, position);
-    c->content_type = "application/x-ndjson";
-    c->status = 200;
-}
-
-static void handle_bulk(struct call *c)
-{
-    struct graph_work *g = graph_work_new(c, BULK_LINES_MAX);
     const char *p = c->http->body, *end = p + c->http->body_len;
     g->bulk = mem_zero(BULK_LINES_MAX, sizeof *g->bulk);
     while (p < end) {
         const char *nl = memchr(p, '\n', (size_t)(end - p));
         size_t n = nl ? (size_t)(nl - p) : (size_t)(end - p);
-        if (g->n_bulk == BULK_LINES_MAX) {
-            call_fail(c, PROBLEM_TOO_LARGE, "at most %d lines", BULK_LINES_MAX);
-            call_finish(c);
-            return;
-        }
+        if (g->n_bulk == BULK_LINES_MAX)
+            return call_fail(c, PROBLEM_TOO_LARGE, "at most %d lines", BULK_LINES_MAX);
         struct bulk_answer *b = &g->bulk[g->n_bulk++];
         struct err e = {0};
         const char *why = bulk_read_line(p, n, &g->lines[g->n], &e);
@@ -459,11 +427,98 @@ static void handle_bulk(struct call *c)
         snprintf(b->detail, sizeof b->detail, "%s", why ? why : "");
         p += n + 1;
     }
-    if (g->n_bulk == 0) {
-        call_invalid(c, "", "the body is empty: one JSON object a line is expected");
-        call_finish(c);
-        return;
+    return g->n_bulk > 0 ? 0 : call_invalid(c, "", "the body is empty: one JSON object a line is expected");
+}
+
+struct place {
+    const char *user;
+    size_t line;
+};
+
+static int place_compare(const void *a, const void *b)
+{
+    const struct place *x = a, *y = b;
+    int d = strcmp(x->user, y->user);
+    return d != 0 ? d : (x->line > y->line) - (x->line < y->line);
+}
+
+/* Lines of one user come together, in their order: so that his document changes once and not with every
+ * line. Each change of a user is an event on the log, and work for fanout and every feed-api. */
+static void bulk_group(struct graph_work *g)
+{
+    struct place *places = mem_alloc(g->n * sizeof *places);
+    struct graph_line *grouped = mem_alloc(g->n * sizeof *grouped);
+    size_t *now = mem_alloc(g->n * sizeof *now);
+    for (size_t i = 0; i < g->n; i++)
+        places[i] = (struct place){g->lines[i].user, i};
+    qsort(places, g->n, sizeof *places, place_compare);
+    for (size_t i = 0; i < g->n; i++) {
+        grouped[i] = g->lines[places[i].line];
+        now[places[i].line] = i;
     }
+    for (size_t i = 0; i < g->n_bulk; i++)
+        if (g->bulk[i].line >= 0)
+            g->bulk[i].line = (long)now[g->bulk[i].line];
+    free(places);
+    free(now);
+    free(g->lines);
+    g->lines = grouped;
+}
+
+/* The end of the batch that begins at `at`: whole users, unless one alone has more lines. */
+static size_t bulk_batch_end(const struct graph_work *g, size_t at)
+{
+    if (g->n - at <= BULK_BATCH)
+        return g->n;
+    size_t end = at + BULK_BATCH;
+    while (end > at && strcmp(g->lines[end - 1].user, g->lines[end].user) == 0)
+        end--;
+    return end > at ? end : at + BULK_BATCH;
+}
+
+/* Batch after batch; when one fails, its lines and those of the batches after it say so, what was done before
+ * stays done. */
+static int bulk_apply(struct worker *w, struct call *c, struct graph_work *g)
+{
+    struct err e = {0};
+    for (size_t at = 0, end; at < g->n; at = end) {
+        end = bulk_batch_end(g, at);
+        if (graph_apply(w->mongo, GRAPH_FOLLOWS, g->lines + at, end - at, table_cap(c->app, GRAPH_FOLLOWS),
+                        false, &e) < 0) {
+            if (at > 0)
+                break;
+            return call_fail_err(c, &e);
+        }
+        c->position = mongo_conn_time(w->mongo);
+    }
+    /* No line was acted on: then the present is a position that is right. */
+    if (c->position == 0 && mongo_conn_fresh(w->mongo, &c->position, &e) < 0)
+        return call_fail_err(c, &e);
+    return 0;
+}
+
+static void work_bulk(struct worker *w, struct call *c)
+{
+    struct graph_work *g = c->data;
+    char position[TS_TEXT_SIZE];
+    if (bulk_read(c, g) < 0)
+        return;
+    bulk_group(g);
+    if (bulk_apply(w, c, g) < 0)
+        return;
+    note_changes(c, g);
+    ts_format(c->position, position);
+    for (size_t i = 0; i < g->n_bulk; i++)
+        bulk_write_line(c, g, i, position);
+    c->content_type = "application/x-ndjson";
+    c->status = 200;
+}
+
+/* All of it is done by a worker: reading 10,000 lines would hold up the loop. */
+static void handle_bulk(struct call *c)
+{
+    graph_work_new(c, BULK_LINES_MAX);
+    c->deadline = clock_mono_ms() + BULK_DEADLINE_MS;
     call_work(c, work_bulk);
 }
 
