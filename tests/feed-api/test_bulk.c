@@ -249,6 +249,28 @@ static void a_thousand_new_items_cost_a_few_round_trips(void **state)
     world_close(&w);
 }
 
+/* A few of many lines are looked up beforehand; those known lines which were not among them are found by the
+ * index. */
+static void known_lines_among_many_new_ones_are_found_without_looking_all_up(void **state)
+{
+    struct world w;
+    world_open(&w, state);
+    json_decref(run(&w, ITEM("k101", "old") ITEM("k103", "old") ITEM("k106", "old") DELETE("k106")));
+    struct buf body;
+    buf_init(&body, 1 << 20);
+    for (int i = 0; i < 200; i++)
+        buf_printf(&body, "{\"publisher\":\"p\",\"external_id\":\"k%03d\",\"title\":\"%s\",\"body\":\"b\"}\n",
+                   i, i == 103 ? "new" : "old");
+    json_t *l = run(&w, body.data);
+    for (size_t i = 0; i < 200; i++)
+        assert_int_equal(status(l, i), i == 101 || i == 103 ? 200 : i == 106 ? 410 : 201);
+    assert_string_equal(text(l, 101, "result"), "unchanged");
+    assert_string_equal(text(l, 103, "result"), "revised");
+    json_decref(l);
+    buf_done(&body);
+    world_close(&w);
+}
+
 struct importer {
     struct world *w;
     pthread_t thread;
@@ -372,6 +394,7 @@ int main(void)
         cmocka_unit_test(a_thousand_lines_and_no_more),
         cmocka_unit_test(lines_of_the_same_item_act_in_order),
         cmocka_unit_test(a_thousand_new_items_cost_a_few_round_trips),
+        cmocka_unit_test(known_lines_among_many_new_ones_are_found_without_looking_all_up),
         cmocka_unit_test(P2_the_same_import_four_times_at_once_stores_each_item_once),
         cmocka_unit_test(lines_that_lose_a_race_settle_on_their_own),
         cmocka_unit_test(without_a_database_nothing_is_claimed),
