@@ -61,18 +61,21 @@ static const char deliver[] = LUA_GROUPS LUA_TRIM
     "  return gone\n"
     "end)\n";
 
-static const char remove_item[] =
-    LUA_GROUPS "local T, id = ARGV[1], ARGV[2]\n"
-               "return each_group(3, T, function(from, to)\n"
-               "  for i = from, to do\n"
-               "    local k = KEYS[i]\n"
-               "    local pf = 'pf' .. string.sub(k, 3)\n"
-               "    local m = redis.call('HMGET', pf, 'r', 'st')\n"
-               "    if m[1] and T > m[1] then\n"
-               "      if m[2] == 'b' then redis.call('DEL', k, pf) else redis.call('ZREM', k, id) end\n"
-               "    end\n"
-               "  end\n"
-               "end)\n";
+static const char remove_item[] = LUA_GROUPS "local T, id = ARGV[1], ARGV[2]\n"
+                                             "return each_group(3, T, function(from, to)\n"
+                                             "  for i = from, to do\n"
+                                             "    local k = KEYS[i]\n"
+                                             "    local pf = 'pf' .. string.sub(k, 3)\n"
+                                             "    local m = redis.call('HMGET', pf, 'r', 'st')\n"
+                                             "    if m[1] and T > m[1] then\n"
+                                             "      if m[2] == 'b' then\n"
+                                             "        redis.call('DEL', k, pf)\n"
+                                             "      elseif redis.call('ZREM', k, id) == 1 then\n"
+                                             "        redis.call('HINCRBY', pf, 'd', 1)\n"
+                                             "      end\n"
+                                             "    end\n"
+                                             "  end\n"
+                                             "end)\n";
 
 static const char drop[] =
     LUA_GROUPS "local T = ARGV[1]\n"
@@ -260,6 +263,14 @@ static const char evict[] = "if redis.call('HGET', KEYS[2], 'x') ~= ARGV[1] then
                             "redis.call('DEL', KEYS[1], KEYS[2])\n"
                             "return 1\n";
 
+/* R names one building of it: who was rebuilt meanwhile keeps what he has. An R that is not one of ours may
+ * be longer than the caller keeps. */
+static const char discard[] = "local r = redis.call('HGET', KEYS[2], 'r')\n"
+                              "if not r or string.sub(r, 1, #ARGV[1]) ~= ARGV[1] or (#r ~= #ARGV[1] and "
+                              "#ARGV[1] <= 16) then return 0 end\n"
+                              "redis.call('DEL', KEYS[1], KEYS[2])\n"
+                              "return 1\n";
+
 static const struct {
     const char *name, *source;
 } scripts[SCRIPT_N] = {
@@ -268,7 +279,7 @@ static const struct {
     [SCRIPT_ADOPT] = {"adopt", adopt},       [SCRIPT_BUILD] = {"build", build},
     [SCRIPT_FINISH] = {"finish", finish},    [SCRIPT_EVENTS] = {"events", events},
     [SCRIPT_LEARN] = {"learn", learn},       [SCRIPT_TOUCH] = {"touch", touch},
-    [SCRIPT_EVICT] = {"evict", evict},
+    [SCRIPT_EVICT] = {"evict", evict},       [SCRIPT_DISCARD] = {"discard", discard},
 };
 
 const char *script_source(enum script s)

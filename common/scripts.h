@@ -3,7 +3,8 @@
  *
  * A timeline is tl:{b}:user (sorted set; member = item id, score = -id, and the floor as member "f" with
  * score = -floor) and pf:{b}:user (hash: r = R as 16 hex digits, st = "b" building or "r" ready, tk = token
- * while building, m = mutes, x = wall seconds when its expiry was last set). It exists only if both do.
+ * while building, m = mutes, d = entries removed since, x = wall seconds
+ * when its expiry was last set). It exists only if both do.
  * bk:{b} is the record: epoch, n, stamp, seen, born, progress (all but n as 16 hex digits), births (how many
  * timelines were begun); bn:{b} lists the last of these. Ids above the
  * floor are complete; ids at or below it are read from MongoDB. Entries that lie below the floor (late items)
@@ -25,8 +26,8 @@ enum script {
      * tell = "1": a group with absent timelines answers the array of their places in it (from 0) instead of
      * 1. */
     SCRIPT_DELIVER,
-    /* ARGV: T, id, then groups. Takes the id out where T > R; a timeline being built is dropped instead (its
-       token goes). */
+    /* ARGV: T, id, then groups. Takes the id out where T > R, and counts it in d of pf; a timeline being
+       built is dropped instead (its token goes). */
     SCRIPT_REMOVE,
     /* ARGV: T, then groups. Drops each timeline with R < T. A group of which one stays answers 2. */
     SCRIPT_DROP,
@@ -63,6 +64,10 @@ enum script {
     /* One timeline that has to make room. KEYS: tl, pf. ARGV: x as it was seen. Drops it, whoever owns the
      * bucket, unless it was read or made since. Answers 1 dropped, 0 not. */
     SCRIPT_EVICT,
+    /* One timeline that was found wrong. KEYS: tl, pf. ARGV: its R as it was seen, or the beginning of one
+     * that is longer than 16 bytes. Drops it, whoever owns the bucket, unless it was rebuilt since. Answers 1
+     * dropped, 0 not. */
+    SCRIPT_DISCARD,
     SCRIPT_N
 };
 
