@@ -5,6 +5,7 @@ V     ?= release
 BUILD := build/$(V)
 
 PORT ?= 8080
+REDIS_MAXMEMORY ?= 0
 DATA ?= ./run
 DEMO ?= 1
 
@@ -118,9 +119,9 @@ SUBMAKE   = $(MAKE) --no-print-directory -j$(JOBS)
 setup: ## get the missing Debian packages and a mongod, and nothing else
 	@tools/setup.sh run
 
-run: setup ## run it all in the foreground: PORT=8080 DATA=./run DEMO=1
+run: setup ## run it all in the foreground: PORT=8080 DATA=./run DEMO=1 REDIS_MAXMEMORY=0
 	@$(SUBMAKE) -s V=release $(addprefix build/release/bin/,$(PROCESSES) stack)
-	@exec build/release/bin/stack --port $(PORT) --data $(DATA) --demo=$(DEMO)
+	@exec build/release/bin/stack --port $(PORT) --data $(DATA) --demo=$(DEMO) --redis-maxmemory $(REDIS_MAXMEMORY)
 
 test: ## set up, build and run every test in its variants: VARIANTS="release asan tsan" ONLY=common/
 	@tools/setup.sh run test

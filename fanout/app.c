@@ -19,6 +19,7 @@ struct app {
     struct mongo *mongo;
     struct shares *shares;
     struct engine *engine;
+    struct room *room;
     struct heartbeat *heartbeat;
     struct status status;
     struct http_server *http;
@@ -73,6 +74,7 @@ static int make_engine(struct app *a, struct err *e)
     eo.shares = a->shares;
     a->engine = engine_new(&eo);
     engine_on_end(a->engine, engine_has_ended, a);
+    a->room = room_new(&eo.redis, c->redis_timeout_ms, a->metrics);
     return 0;
 }
 
@@ -81,7 +83,8 @@ static int serve(struct app *a, struct err *e)
     struct address at;
     uint16_t bound;
     struct http_server_options ho = {.handle = admin_handle, .arg = &a->status.admin, .max_connections = 100};
-    status_init(&a->status, a->engine, a->metrics, a->name);
+    status_init(&a->status, a->engine, a->room, a->metrics, a->name);
+    shares_report(a->shares, status_report, &a->status);
     a->http = http_server_new(a->base, &ho);
     a->ended = event_new(a->base, -1, 0, end_loop, a);
     if (address_parse(a->cfg->listen, &at, e) != 0 ||
@@ -110,7 +113,7 @@ int app_new(struct app **out, const struct fanout_config *cfg, struct err *e)
 int app_run(struct app *a, struct err *e)
 {
     if (heartbeat_start(&a->heartbeat, a->mongo, a->name, e) != 0 || shares_start(a->shares, e) != 0 ||
-        engine_start(a->engine, e) != 0)
+        engine_start(a->engine, e) != 0 || room_start(a->room, e) != 0)
         return -1;
     event_base_dispatch(a->base);
     return 0;
@@ -120,8 +123,11 @@ void app_free(struct app *a)
 {
     if (!a)
         return;
+    if (a->shares) /* its thread asks the engine how it is */
+        shares_stop(a->shares);
     engine_free(a->engine);
     shares_free(a->shares);
+    room_free(a->room);
     heartbeat_stop(a->heartbeat);
     mongo_free(a->mongo);
     proc_signals_free(a->signals);

@@ -1,6 +1,6 @@
 /* app.h - the parts of a fanout process, put together and taken apart in order: the engine's thread does the
- * work (engine.h), another keeps the leases (shares.h), a third sends heartbeats (changes.h), the main thread
- * answers health, metrics and status, and takes the signals.
+ * work (engine.h), another keeps the leases (shares.h), a third sends heartbeats (changes.h), a fourth minds
+ * Redis' memory (room.h), the main thread answers health, metrics and status, and takes the signals.
  *
  * Main thread only.
  */

@@ -35,13 +35,20 @@ int leases_ensure(const struct leases *l, struct err *e)
     return 0;
 }
 
-int leases_sign_on(const struct leases *l, struct err *e)
+int leases_sign_on(const struct leases *l, const struct member_state *state, struct err *e)
 {
+    bson_t told = BSON_INITIALIZER;
+    if (state != NULL)
+        member_state_append(state, "$literal", &told);
+    else
+        BSON_APPEND_NULL(&told, "$literal");
     bson_t *filter = BCON_NEW("_id", BCON_UTF8(l->name));
-    bson_t *update = BCON_NEW("0", "{", "$set", "{", "seen", BCON_UTF8("$$NOW"), "}", "}");
+    bson_t *update = BCON_NEW("0", "{", "$set", "{", "seen", BCON_UTF8("$$NOW"), "lease_ms",
+                              BCON_INT64(l->lease_ms), "state", BCON_DOCUMENT(&told), "}", "}");
     int rc = update_doc(l, COLL_MEMBERS, filter, update, true, e);
     bson_destroy(filter);
     bson_destroy(update);
+    bson_destroy(&told);
     return rc;
 }
 

@@ -7,6 +7,7 @@
 #ifndef FEEDMILL_FANOUT_LEASES_H
 #define FEEDMILL_FANOUT_LEASES_H
 
+#include "common/member_state.h"
 #include "common/mongo.h"
 #include "fanout/buckets.h"
 
@@ -24,8 +25,9 @@ struct lease {
 
 int leases_ensure(const struct leases *l, struct err *e) MUST_USE; /* makes the documents that are missing */
 
-/* leases_sign_on() says that this fanout is alive; leases_sign_off() that it is not any more. */
-int leases_sign_on(const struct leases *l, struct err *e) MUST_USE;
+/* leases_sign_on() says that this fanout is alive, and how it is (NULL: nothing of that); leases_sign_off()
+ * that it is not alive any more. */
+int leases_sign_on(const struct leases *l, const struct member_state *state, struct err *e) MUST_USE;
 int leases_sign_off(const struct leases *l, struct err *e) MUST_USE;
 
 /* leases_count_members() counts those alive, at least 1, and how many of them come before this one by name.

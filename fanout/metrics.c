@@ -39,6 +39,13 @@ static const struct metric_row rows[M_N] = {
                            "Lists not kept: read from MongoDB each time (see --audience-cache).", NULL, NULL},
     [M_NEWBORNS] = {"feedmill_fanout_newborns_total", METRIC_COUNTER,
                     "Timelines built or changed meanwhile that were put on the lists.", NULL, NULL},
+    [M_REDIS_USED] = {"feedmill_redis_used_bytes", METRIC_GAUGE,
+                      "Memory of Redis that counts against maxmemory.", NULL, NULL},
+    [M_REDIS_MAX] = {"feedmill_redis_max_bytes", METRIC_GAUGE, "Its maxmemory; 0: none.", NULL, NULL},
+    [M_REDIS_EVICTED] = {"feedmill_redis_evicted_keys", METRIC_GAUGE,
+                         "Keys that Redis itself evicted since its start.", NULL, NULL},
+    [M_EVICTED] = {"feedmill_fanout_evicted_timelines_total", METRIC_COUNTER,
+                   "Timelines read least recently that were dropped to make room in Redis.", NULL, NULL},
     [M_ERRORS] = {"feedmill_fanout_errors_total", METRIC_COUNTER, "Errors met, by what they are of.", "of",
                   "mongodb,redis,log_lost,corrupt,other"},
 };

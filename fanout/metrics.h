@@ -24,6 +24,10 @@ enum fanout_metric {
     M_LISTS_BYTES,
     M_LISTS_TOO_LARGE,
     M_NEWBORNS,
+    M_REDIS_USED,
+    M_REDIS_MAX,
+    M_REDIS_EVICTED,
+    M_EVICTED,
     M_ERRORS, /* index: enum metric_error */
     M_N
 };

@@ -13,6 +13,8 @@
 struct shares {
     struct shares_options o;
     char *name;
+    shares_report_fn report;
+    void *report_arg;
 
     pthread_mutex_t turn; /* held while talking to MongoDB; taken before `lock` */
     struct leases leases;
@@ -52,6 +54,12 @@ struct shares *shares_new(const struct shares_options *o)
     pthread_condattr_destroy(&a);
     shares_alive(s);
     return s;
+}
+
+void shares_report(struct shares *s, shares_report_fn fn, void *arg)
+{
+    s->report = fn;
+    s->report_arg = arg;
 }
 
 void shares_free(struct shares *s)
@@ -240,11 +248,20 @@ static int prepare(struct shares *s, struct err *e)
     return 0;
 }
 
+static int sign_on(struct shares *s, struct err *e)
+{
+    struct member_state state;
+    if (!s->report)
+        return leases_sign_on(&s->leases, NULL, e);
+    s->report(s->report_arg, &state);
+    return leases_sign_on(&s->leases, &state, e);
+}
+
 static int round_locked(struct shares *s, struct err *e)
 {
     struct lease docs[SHARES];
     unsigned members, rank;
-    if (prepare(s, e) != 0 || leases_sign_on(&s->leases, e) != 0 || renew(s, e) != 0 ||
+    if (prepare(s, e) != 0 || sign_on(s, e) != 0 || renew(s, e) != 0 ||
         leases_count_members(&s->leases, &members, &rank, e) != 0 || leases_read(&s->leases, docs, e) != 0)
         return -1;
     unsigned fair = shares_fair(members, rank);
@@ -321,7 +338,7 @@ int shares_leave(struct shares *s, struct err *e)
 
 /* ---- the thread ---- */
 
-static void report(struct shares *s, int rc, const struct err *e)
+static void tell(struct shares *s, int rc, const struct err *e)
 {
     if (rc != 0 && !s->renew_failed)
         log_event(LOG_WARN, "leases_not_renewed", LOG_ERR(e));
@@ -356,9 +373,9 @@ static void *thread_main(void *arg)
     struct err e = {0};
     while (!stopping(s)) {
         if (clock_mono_ms() - atomic_load(&s->alive_ms) > SHARES_ALIVE_MS)
-            report(s, err_set(&e, ERR_BUSY, "the engine has hung for %d s", SHARES_ALIVE_MS / 1000), &e);
+            tell(s, err_set(&e, ERR_BUSY, "the engine has hung for %d s", SHARES_ALIVE_MS / 1000), &e);
         else
-            report(s, shares_step(s, &e), &e);
+            tell(s, shares_step(s, &e), &e);
         pause_for(s, s->renew_failed ? 100 : s->o.lease_ms / 5);
     }
     return NULL;

@@ -1,11 +1,12 @@
 /* shares.h - which shares of the buckets this fanout holds: leases in MongoDB, each with an epoch that only
  * grows.
  *
- * `shares` has a document {_id: 0..15, owner, epoch, expires} for each share, `members` one {_id: name, seen}
- * for each fanout. Every fifth of a lease a thread of its own renews what is held (never waiting for the
- * engine's work), takes what is free or expired up to its fair part, and marks as `giving` what is beyond it.
- * Expiry is judged by MongoDB's clock alone. The lease decides who may try; the epoch in the records of Redis
- * decides who can (common/scripts.h): so a holder that comes late does no harm.
+ * `shares` has a document {_id: 0..15, owner, epoch, expires} for each share, `members` one {_id: name, seen,
+ * lease_ms, state} for each fanout (common/member_state.h). Every fifth of a lease a thread of its own renews
+ * what is held (never waiting for the engine's work), takes what is free or expired up to its fair part, and
+ * marks as `giving` what is beyond it. Expiry is judged by MongoDB's clock alone. The lease decides who may
+ * try; the epoch in the records of Redis decides who can (common/scripts.h): so a holder that comes late does
+ * no harm.
  *
  * Fair part: 16 / members, the rest to the first by name; so the parts add up to 16 whoever computes them.
  *
@@ -15,6 +16,7 @@
 #ifndef FEEDMILL_FANOUT_SHARES_H
 #define FEEDMILL_FANOUT_SHARES_H
 
+#include "common/member_state.h"
 #include "common/mongo.h"
 #include "fanout/buckets.h"
 #include "fanout/metrics.h"
@@ -27,6 +29,9 @@ struct shares_options {
     int64_t lease_ms;        /* how long others wait for a silent one */
     struct metrics *metrics; /* borrowed; NULL: not counted */
 };
+
+/* What this fanout tells of itself with each renewal; called on the thread that renews. */
+typedef void (*shares_report_fn)(void *arg, struct member_state *out);
 
 struct shares_view {
     uint64_t version; /* grows with each difference */
@@ -41,6 +46,9 @@ struct shares_view {
 
 struct shares *shares_new(const struct shares_options *o);
 void shares_free(struct shares *s); /* stops the thread; leases stay as they are (see shares_leave) */
+
+/* shares_report() has fn say how this fanout is. Before shares_start(). */
+void shares_report(struct shares *s, shares_report_fn fn, void *arg);
 
 /* shares_start() starts the thread; shares_stop() ends and joins it; shares_stop_soon() asks it to end,
  * without waiting (a round may be waiting for MongoDB): leases are not renewed any more. */

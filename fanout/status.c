@@ -2,15 +2,22 @@
 
 #include "common/clock.h"
 
+static void add_degraded(struct buf *out, bool is, const char *name)
+{
+    if (is)
+        buf_printf(out, "%s\"%s\"", out->len > 0 ? "," : "", name);
+}
+
 static bool ready(struct buf *degraded, void *arg)
 {
     struct status *s = arg;
     struct engine_status st;
+    struct room_view room;
     engine_status(s->engine, &st);
-    if (!st.redis_ok)
-        buf_add_str(degraded, "\"redis\"");
-    if (!st.mongodb_ok)
-        buf_add_str(degraded, st.redis_ok ? "\"mongodb\"" : ",\"mongodb\"");
+    room_look(s->room, &room);
+    add_degraded(degraded, !st.redis_ok, "redis");
+    add_degraded(degraded, !st.mongodb_ok, "mongodb");
+    add_degraded(degraded, room.tight, "redis_memory");
     return st.ready && !s->draining;
 }
 
@@ -37,8 +44,30 @@ static void add_shares(const struct engine_status *st, struct buf *out)
     buf_add_char(out, ']');
 }
 
-void status_render(const struct engine_status *st, const char *name, bool draining, int64_t now_ms,
-                   struct buf *out)
+/* null where it is not known. */
+static void add_number(struct buf *out, const char *name, bool known, int64_t n)
+{
+    buf_printf(out, ",\"%s\":", name);
+    if (known)
+        buf_printf(out, "%lld", (long long)n);
+    else
+        buf_add_str(out, "null");
+}
+
+static void add_memory(const struct room_view *room, struct buf *out)
+{
+    buf_printf(out, ",\"redis_memory\":{\"tight\":%s", room->tight ? "true" : "false");
+    add_number(out, "used_bytes", room->known, room->used);
+    add_number(out, "max_bytes", room->known && room->max > 0, room->max);
+    buf_add_str(out, ",\"policy\":");
+    buf_add_json(out, room->known ? room->policy : NULL);
+    add_number(out, "evicted_keys", room->by_redis >= 0, room->by_redis);
+    add_number(out, "evicted_timelines", true, room->evicted);
+    buf_add_char(out, '}');
+}
+
+void status_render(const struct engine_status *st, const struct room_view *room, const char *name,
+                   bool draining, int64_t now_ms, struct buf *out)
 {
     int64_t lag = engine_lag_ms(st, now_ms);
     buf_add_str(out, ",\"name\":");
@@ -50,19 +79,41 @@ void status_render(const struct engine_status *st, const char *name, bool draini
     buf_printf(out, ",\"members\":%u,\"fair_shares\":%u,\"buckets\":%u,\"progress\":", st->members, st->fair,
                st->buckets);
     add_ts(out, st->progress);
-    if (lag < 0)
-        buf_add_str(out, ",\"lag_ms\":null");
-    else
-        buf_printf(out, ",\"lag_ms\":%lld", (long long)lag);
+    add_number(out, "lag_ms", lag >= 0, lag);
+    add_number(out, "backlog", true, st->backlog);
+    add_memory(room, out);
     add_shares(st, out);
+}
+
+void status_report(void *status, struct member_state *out)
+{
+    const struct status *s = status;
+    struct engine_status st;
+    struct room_view room;
+    engine_status(s->engine, &st);
+    room_look(s->room, &room);
+    *out = (struct member_state){
+        .ready = st.ready,
+        .redis_ok = st.redis_ok,
+        .mongodb_ok = st.mongodb_ok,
+        .buckets = st.buckets,
+        .progress = st.progress,
+        .lag_ms = engine_lag_ms(&st, clock_wall_ms()),
+        .backlog = st.backlog,
+        .memory_used = room.known ? room.used : -1,
+        .memory_max = room.max,
+        .evicted = room.evicted,
+    };
 }
 
 static void render(struct buf *out, void *arg)
 {
     struct status *s = arg;
     struct engine_status st;
+    struct room_view room;
     engine_status(s->engine, &st);
-    status_render(&st, s->name, s->draining, clock_wall_ms(), out);
+    room_look(s->room, &room);
+    status_render(&st, &room, s->name, s->draining, clock_wall_ms(), out);
 }
 
 static void refresh(void *arg)
@@ -71,9 +122,10 @@ static void refresh(void *arg)
     engine_refresh_metrics(s->engine);
 }
 
-void status_init(struct status *s, struct engine *engine, const struct metrics *m, const char *name)
+void status_init(struct status *s, struct engine *engine, struct room *room, const struct metrics *m,
+                 const char *name)
 {
-    *s = (struct status){.engine = engine, .name = name};
+    *s = (struct status){.engine = engine, .room = room, .name = name};
     s->admin = (struct admin_options){
         .process = "fanout",
         .metrics = m,

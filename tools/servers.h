@@ -72,9 +72,10 @@ void server_set_http_probe(struct server *s, int port, const char *path);
 /* ---- Redis ---- */
 
 /* redis_server_new() prepares a Redis on <dir>/redis.sock, without a TCP port: append-only file, fsync every
- * second, no eviction. dir must exist and be short enough for a socket path (ERR_INVALID). maxmemory in
- * bytes, 0 = none. extra: more options ("--loglevel", "debug", NULL) or NULL. ERR_NOT_FOUND: no redis-server
- * on this machine. Probe: PING answers PONG and the data is loaded. */
+ * second. dir must exist and be short enough for a socket path (ERR_INVALID). maxmemory in
+ * bytes, 0 = none; what would expire next goes when it is full. extra: more options ("--loglevel", "debug",
+ * NULL) or NULL. ERR_NOT_FOUND: no redis-server on this machine. Probe: PING answers PONG and the data is
+ * loaded. */
 struct server *redis_server_new(const char *dir, const char *log_path, int64_t maxmemory,
                                 const char *const *extra, struct err *e) MUST_USE;
 

@@ -56,6 +56,8 @@ struct server *redis_server_new(const char *dir, const char *log_path, int64_t m
     }
     char bytes[32];
     snprintf(bytes, sizeof bytes, "%lld", (long long)maxmemory);
+    /* fanout makes room in time; should something fill the rest faster than that, the timelines read least
+     * recently are the next to expire. Everything that must not go has no expiry. */
     /* The log of commands is rewritten from 4 MB on, not from 64 MB: fanout writes its progress ten times a
      * second, and replaying that is what a start would wait for (64 MB take five seconds, what they say
      * none). */
@@ -63,7 +65,7 @@ struct server *redis_server_new(const char *dir, const char *log_path, int64_t m
         /* clang-format off */
         binary, "--port", "0", "--unixsocket", socket_path, "--unixsocketperm", "700", "--dir", dir,
         "--daemonize", "no", "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
-        "--maxmemory-policy", "noeviction", "--maxmemory", bytes, "--auto-aof-rewrite-min-size", "4mb",
+        "--maxmemory-policy", "volatile-ttl", "--maxmemory", bytes, "--auto-aof-rewrite-min-size", "4mb",
         /* clang-format on */
     };
     size_t n = 0, k = 0;
