@@ -28,6 +28,10 @@ enum change_kind {
 
 #define CHANGE_TOPICS_MAX 16
 
+/* How the items of a target come to its followers: fanout adds them to their timelines, or whoever reads a
+ * timeline adds them. */
+enum target_mode { MODE_NOT_TOLD, MODE_PUSH, MODE_PULL };
+
 struct change {
     enum change_kind kind;
     ts_t t;              /* clusterTime */
@@ -41,8 +45,10 @@ struct change {
     bool item_told; /* CHANGE_ITEM, inserted, with tell_items: publisher and topics are the item's as it was
                        inserted, live. Else whoever wants to know them reads the item. */
     char publisher[NAME_MAX_BYTES + 1]; /* "" when not told */
+    bool topics_told; /* CHANGE_ITEM, topics_changed, with tell_items: `topics` are the present ones */
     unsigned n_topics;
     char topics[CHANGE_TOPICS_MAX][NAME_MAX_BYTES + 1];
+    enum target_mode mode;            /* CHANGE_TARGET: its mode was set to this */
     char name[TARGET_TEXT_SIZE + 64]; /* CHANGE_USER: user; CHANGE_TARGET: "p:name"; CHANGE_API_KEY: key id;
                                          CHANGE_HEARTBEAT: instance */
     int64_t at_ms;                    /* CHANGE_HEARTBEAT: the writer's wall clock */
@@ -54,8 +60,9 @@ struct changes_options {
     const char *instance; /* who writes heartbeats here; see proc_instance() */
     unsigned kinds;       /* bit mask of 1u << enum change_kind; heartbeats always come */
     ts_t start;           /* begin with changes at or after this time; 0: from now */
-    bool tell_items;      /* tell publisher and topics of new items; else the tail stays narrow */
-    int64_t wait_ms;      /* how long next waits at most for something (1 to 1,000; default 100 for 0) */
+    bool tell_items; /* tell publisher and topics of new items, and topics that were changed; else the tail
+                        stays narrow */
+    int64_t wait_ms; /* how long next waits at most for something (1 to 1,000; default 100 for 0) */
 };
 
 struct changes;

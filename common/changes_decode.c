@@ -46,14 +46,17 @@ static const struct {
 
 /* Never the bodies. */
 static const char told_of_items[] =
-    "\"fullDocument.publisher\":1,\"fullDocument.topics\":1,\"fullDocument.live\":1,";
+    "\"fullDocument.publisher\":1,\"fullDocument.topics\":1,\"fullDocument.live\":1,"
+    "\"updateDescription.updatedFields.topics\":1,";
 
 static const char project[] =
     "\"operationType\":1,\"clusterTime\":1,\"ns.coll\":1,\"documentKey._id\":1,"
     "\"fullDocument.revision\":1,\"fullDocument.deleted_at\":1,\"fullDocument.at\":1,\"fullDocument.mono\":1,"
     "\"updateDescription.updatedFields.revision\":1,\"updateDescription.updatedFields.deleted_at\":1,"
-    "\"updateDescription.updatedFields.topics_before\":1,\"updateDescription.updatedFields.at\":1,"
-    "\"updateDescription.updatedFields.mono\":1,\"sliced\":" SLICED "}}";
+    "\"updateDescription.updatedFields.topics_before\":1,"
+    "\"fullDocument.mode\":1,\"updateDescription.updatedFields.mode\":1,"
+    "\"updateDescription.updatedFields.at\":1,\"updateDescription.updatedFields.mono\":1,\"sliced\":" SLICED
+    "}}";
 
 static bool wanted(enum change_kind kind, unsigned kinds)
 {
@@ -193,6 +196,10 @@ static enum decoded decode_item(const bson_t *event, const char *op, bool tell, 
         tell_item(event, out);
     if (find(event, "updateDescription.updatedFields.topics_before", &it)) {
         copy_topics(&it, out);
+        out->topics_told =
+            tell && find(event, "updateDescription.updatedFields.topics", &it) && copy_told_topics(&it, out);
+        if (!out->topics_told)
+            out->n_topics = 0;
         return DECODED;
     }
     if (find(event, "sliced", &it) && bson_iter_as_bool(&it))
@@ -212,6 +219,19 @@ static void decode_heartbeat(const bson_t *event, const char *op, struct change 
     out->kind = CHANGE_HEARTBEAT;
     out->at_ms = at;
     out->mono_ms = mono;
+}
+
+/* A target without a document is one that is pushed. */
+static void decode_target(const bson_t *event, const char *op, struct change *out)
+{
+    bool update = strcmp(op, "update") == 0;
+    bson_iter_t it;
+    out->kind = CHANGE_TARGET;
+    if (find(event, update ? "updateDescription.updatedFields.mode" : "fullDocument.mode", &it))
+        out->mode = BSON_ITER_HOLDS_UTF8(&it) && strcmp(bson_iter_utf8(&it, NULL), "pull") == 0 ? MODE_PULL
+                                                                                                : MODE_PUSH;
+    else if (!update)
+        out->mode = MODE_PUSH;
 }
 
 static enum change_kind kind_of(const char *coll)
@@ -247,7 +267,9 @@ static void clear(struct change *out)
     out->n_topics_before = 0;
     out->item_told = false;
     out->publisher[0] = '\0';
+    out->topics_told = false;
     out->n_topics = 0;
+    out->mode = MODE_NOT_TOLD;
     out->name[0] = '\0';
     out->at_ms = out->mono_ms = 0;
 }
@@ -272,6 +294,8 @@ enum decoded changes_decode(const bson_t *event, bool tell_items, struct change 
         return DECODED;
     if (kind == CHANGE_HEARTBEAT)
         decode_heartbeat(event, op, out);
+    else if (kind == CHANGE_TARGET)
+        decode_target(event, op, out);
     else
         out->kind = kind;
     return DECODED;

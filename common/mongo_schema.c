@@ -33,6 +33,7 @@ static const struct index_row indexes[] = {
      ",\"unique\":true,\"partialFilterExpression\":{\"external_id\":{\"$type\":\"string\"}}"},
     {COLL_FOLLOWS, "audience", "{\"t\":1,\"b\":1,\"u\":1}", ""},
     {COLL_TARGETS, "most_followed", "{\"kind\":1,\"followers\":-1,\"_id\":1}", ""},
+    {COLL_TARGETS, "pulled", "{\"mode\":1,\"_id\":1}", ",\"partialFilterExpression\":{\"mode\":\"pull\"}"},
     {COLL_HEARTBEAT, "idle", "{\"at\":1}", ",\"expireAfterSeconds\":3600"},
 };
 

@@ -61,21 +61,22 @@ static const char deliver[] = LUA_GROUPS LUA_TRIM
     "  return gone\n"
     "end)\n";
 
-static const char remove_item[] = LUA_GROUPS "local T, id = ARGV[1], ARGV[2]\n"
-                                             "return each_group(3, T, function(from, to)\n"
-                                             "  for i = from, to do\n"
-                                             "    local k = KEYS[i]\n"
-                                             "    local pf = 'pf' .. string.sub(k, 3)\n"
-                                             "    local m = redis.call('HMGET', pf, 'r', 'st')\n"
-                                             "    if m[1] and T > m[1] then\n"
-                                             "      if m[2] == 'b' then\n"
-                                             "        redis.call('DEL', k, pf)\n"
-                                             "      elseif redis.call('ZREM', k, id) == 1 then\n"
-                                             "        redis.call('HINCRBY', pf, 'd', 1)\n"
-                                             "      end\n"
-                                             "    end\n"
-                                             "  end\n"
-                                             "end)\n";
+static const char remove_item[] =
+    LUA_GROUPS "local T, id = ARGV[1], ARGV[2]\n"
+               "return each_group(3, T, function(from, to)\n"
+               "  for i = from, to do\n"
+               "    local k = KEYS[i]\n"
+               "    local pf = 'pf' .. string.sub(k, 3)\n"
+               "    local m = redis.call('HMGET', pf, 'r', 'st')\n"
+               "    if m[1] and T > m[1] then\n"
+               "      if m[2] == 'b' then\n"
+               "        redis.call('DEL', k, pf)\n"
+               "      elseif redis.call('ZREM', k, id) == 1 then\n"
+               "        redis.call('HINCRBY', pf, 'd', 1)\n"
+               "      end\n"
+               "    end\n"
+               "  end\n"
+               "end)\n";
 
 static const char drop[] =
     LUA_GROUPS "local T = ARGV[1]\n"
@@ -89,6 +90,75 @@ static const char drop[] =
                "  end\n"
                "  return stays\n"
                "end)\n";
+
+/* A pull list is "\n" and then each target with a "\n" behind it, so that "\ntarget\n" is found in it
+ * whatever other names it holds. A turn that meets a timeline being built takes its token: what its rebuild
+ * has read of the target's mode may be older. */
+#define LUA_EACH_LISTED                                                                                      \
+    "local function each_listed(from, to, T, fn)\n"                                                          \
+    "  for i = from, to do\n"                                                                                \
+    "    local k = KEYS[i]\n"                                                                                \
+    "    local pf = 'pf' .. string.sub(k, 3)\n"                                                              \
+    "    local m = redis.call('HMGET', pf, 'r', 'st', 'p')\n"                                                \
+    "    if m[1] and T > m[1] then\n"                                                                        \
+    "      if m[2] == 'b' then redis.call('DEL', k, pf) else fn(k, pf, m[3] or '\\n') end\n"                 \
+    "    end\n"                                                                                              \
+    "  end\n"                                                                                                \
+    "end\n"
+
+static const char turn_to_pull[] =
+    LUA_GROUPS LUA_EACH_LISTED "local T, target = ARGV[1], ARGV[2]\n"
+                               "local entry = '\\n' .. target .. '\\n'\n"
+                               "return each_group(3, T, function(from, to)\n"
+                               "  each_listed(from, to, T, function(_, pf, list)\n"
+                               "    if not string.find(list, entry, 1, true) then\n"
+                               "      redis.call('HSET', pf, 'p', list .. target .. '\\n')\n"
+                               "    end\n"
+                               "  end)\n"
+                               "end)\n";
+
+/* What is not kept goes before what is new comes: the set never holds more than it did, or cap and the floor,
+ * and so stays below the limit of the listpack encoding. */
+static const char turn_to_push[] = LUA_GROUPS LUA_EACH_LISTED
+    "local T, entry, cap, newest = ARGV[1], '\\n' .. ARGV[2] .. '\\n', tonumber(ARGV[3]), tonumber(ARGV[5])\n"
+    "local function merge(k)\n"
+    "  local f = redis.call('ZSCORE', k, 'f')\n"
+    "  if not f then return end\n"
+    "  if tonumber(ARGV[4]) < tonumber(f) then f = ARGV[4] end\n"
+    "  local floor, has, ids, keep, gone, new = -tonumber(f), {}, {}, {f = true}, {}, {}\n"
+    "  local old = redis.call('ZRANGE', k, 0, -1)\n"
+    "  for _, id in ipairs(old) do\n"
+    "    has[id] = true\n"
+    "    if id ~= 'f' and tonumber(id) > floor then ids[#ids + 1] = id end\n"
+    "  end\n"
+    "  for i = 6, 5 + newest do\n"
+    "    if not has[ARGV[i]] and tonumber(ARGV[i]) > floor then ids[#ids + 1] = ARGV[i] end\n"
+    "  end\n"
+    "  table.sort(ids, function(a, b) return tonumber(a) > tonumber(b) end)\n"
+    "  if #ids > cap then f = '-' .. ids[cap + 1] end\n"
+    "  for i = 1, math.min(cap, #ids) do\n"
+    "    keep[ids[i]] = true\n"
+    "    if not has[ids[i]] then\n"
+    "      new[#new + 1] = '-' .. ids[i]\n"
+    "      new[#new + 1] = ids[i]\n"
+    "    end\n"
+    "  end\n"
+    "  for _, id in ipairs(old) do\n"
+    "    if not keep[id] then gone[#gone + 1] = id end\n"
+    "  end\n"
+    "  for i = 1, #gone, 1000 do redis.call('ZREM', k, unpack(gone, i, math.min(i + 999, #gone))) end\n"
+    "  redis.call('ZADD', k, f, 'f')\n"
+    "  for i = 1, #new, 1000 do redis.call('ZADD', k, unpack(new, i, math.min(i + 999, #new))) end\n"
+    "end\n"
+    "return each_group(6 + newest, T, function(from, to)\n"
+    "  each_listed(from, to, T, function(k, pf, list)\n"
+    "    local a, b = string.find(list, entry, 1, true)\n"
+    "    if not a then return end\n"
+    "    merge(k)\n"
+    "    local rest = string.sub(list, 1, a) .. string.sub(list, b + 1)\n"
+    "    if rest == '\\n' then redis.call('HDEL', pf, 'p') else redis.call('HSET', pf, 'p', rest) end\n"
+    "  end)\n"
+    "end)\n";
 
 /* Whoever builds a timeline after this finds its T in `seen`: so who was born before and is not known to the
  * owner is all that may still lack something. */
@@ -166,7 +236,7 @@ static const char finish[] =
     "  end\n"
     "end\n"
     "for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do take(id) end\n"
-    "for i = 9, #ARGV, 2 do take(ARGV[i]) end\n"
+    "for i = 10, #ARGV, 2 do take(ARGV[i]) end\n"
     "table.sort(ids, function(a, b) return tonumber(a) > tonumber(b) end)\n"
     "if #ids > cap then f = '-' .. ids[cap + 1] end\n"
     "redis.call('DEL', KEYS[1])\n"
@@ -180,6 +250,7 @@ static const char finish[] =
     "  redis.call('ZADD', KEYS[1], unpack(members, i, math.min(i + 999, #members)))\n"
     "end\n"
     "redis.call('HSET', KEYS[2], 'st', 'r', 'm', ARGV[6], 'x', ARGV[7])\n"
+    "if ARGV[8] ~= '' then redis.call('HSET', KEYS[2], 'p', ARGV[8]) end\n"
     "redis.call('HDEL', KEYS[2], 'tk')\n"
     "redis.call('PEXPIRE', KEYS[1], ARGV[5])\n"
     "redis.call('PEXPIRE', KEYS[2], ARGV[5])\n"
@@ -263,19 +334,20 @@ static const char evict[] = "if redis.call('HGET', KEYS[2], 'x') ~= ARGV[1] then
                             "redis.call('DEL', KEYS[1], KEYS[2])\n"
                             "return 1\n";
 
-/* R names one building of it: who was rebuilt meanwhile keeps what he has. An R that is not one of ours may
- * be longer than the caller keeps. */
-static const char discard[] = "local r = redis.call('HGET', KEYS[2], 'r')\n"
-                              "if not r or string.sub(r, 1, #ARGV[1]) ~= ARGV[1] or (#r ~= #ARGV[1] and "
-                              "#ARGV[1] <= 16) then return 0 end\n"
-                              "redis.call('DEL', KEYS[1], KEYS[2])\n"
-                              "return 1\n";
+/* R names one building of it: who was rebuilt meanwhile keeps what he has. An R that is not one of ours may be
+ * longer than the caller keeps. */
+static const char discard[] =
+    "local r = redis.call('HGET', KEYS[2], 'r')\n"
+    "if not r or string.sub(r, 1, #ARGV[1]) ~= ARGV[1] or (#r ~= #ARGV[1] and #ARGV[1] <= 16) then return 0 end\n"
+    "redis.call('DEL', KEYS[1], KEYS[2])\n"
+    "return 1\n";
 
 static const struct {
     const char *name, *source;
 } scripts[SCRIPT_N] = {
     [SCRIPT_DELIVER] = {"deliver", deliver}, [SCRIPT_REMOVE] = {"remove", remove_item},
-    [SCRIPT_DROP] = {"drop", drop},          [SCRIPT_PROGRESS] = {"progress", progress},
+    [SCRIPT_DROP] = {"drop", drop},          [SCRIPT_PULL] = {"pull", turn_to_pull},
+    [SCRIPT_PUSH] = {"push", turn_to_push},  [SCRIPT_PROGRESS] = {"progress", progress},
     [SCRIPT_ADOPT] = {"adopt", adopt},       [SCRIPT_BUILD] = {"build", build},
     [SCRIPT_FINISH] = {"finish", finish},    [SCRIPT_EVENTS] = {"events", events},
     [SCRIPT_LEARN] = {"learn", learn},       [SCRIPT_TOUCH] = {"touch", touch},

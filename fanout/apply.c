@@ -1,14 +1,19 @@
 #include "fanout/apply.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include "common/mem.h"
+#include "common/target_ids.h"
 
 #define REMOVE_BATCH     500
 #define READ_DEADLINE_MS 10000 /* of one read; a batch of the audience takes milliseconds */
 #define SLICE            1000  /* timelines; about 3 ms of Redis */
 
-void apply_init(struct apply *a, unsigned audience_batch)
+void apply_init(struct apply *a, unsigned audience_batch, int64_t timeline_entries)
 {
     memset(a, 0, sizeof *a);
+    a->newest_cap = (size_t)timeline_entries;
+    a->newest = mem_zero(a->newest_cap + 1, sizeof *a->newest);
     audience_batch_init(&a->batch, audience_batch);
     audience_batch_init(&a->small, audience_batch < REMOVE_BATCH ? audience_batch : REMOVE_BATCH);
 }
@@ -17,6 +22,7 @@ void apply_done(struct apply *a)
 {
     audience_batch_done(&a->batch);
     audience_batch_done(&a->small);
+    free(a->newest);
 }
 
 /* ---- what to do ---- */
@@ -46,7 +52,11 @@ int apply_read(struct apply *a, const struct change *c, struct plan *out, char *
     if (read_item(a, c, &now, e) != 0)
         return -1;
     plan_item(c, &now, out);
-    *asks = out->n_add + out->n_remove > 0;
+    *asks = out->n_remove > 0;
+    for (unsigned i = 0; i < out->n_add; i++) {
+        out->pulled[i] = modes_pulled(a->modes, out->add[i], c->t);
+        *asks |= !out->pulled[i];
+    }
     if (*asks)
         strcpy(publisher, now.publisher);
     return 0;
@@ -190,10 +200,15 @@ static int walk_store(struct apply *a, struct task *k, unsigned *left, struct er
     return 0;
 }
 
-static void copy_targets(const struct task *k, char (*out)[TARGET_TEXT_SIZE])
+/* Those that the item is in; or only those whose followers are delivered to. */
+static unsigned copy_targets(const struct task *k, bool pushed, char (*out)[TARGET_TEXT_SIZE])
 {
-    for (unsigned i = 0; i < k->n_add; i++)
-        strcpy(out[i], k->targets[i].text);
+    unsigned n = 0;
+    for (unsigned i = 0; i < k->n_add; i++) {
+        if (!pushed || !k->targets[i].pulled)
+            strcpy(out[n++], k->targets[i].text);
+    }
+    return n;
 }
 
 /* Most audiences are small: where everybody is asked for, one read for all targets and buckets
@@ -208,11 +223,12 @@ static int deliver_few(struct apply *a, struct task *k, struct err *e)
         return 1;
     while (next_range(a, k, &range))
         whole.last = range.last;
-    copy_targets(k, targets);
+    unsigned n = copy_targets(k, true, targets);
+    if (n == 0)
+        return 1;
     mongo_conn_after(a->conn, k->t);
     mongo_conn_deadline(a->conn, READ_DEADLINE_MS);
-    if (audience_few(a->conn, (const char(*)[TARGET_TEXT_SIZE])targets, k->n_add, whole, &a->batch, &all,
-                     e) != 0)
+    if (audience_few(a->conn, (const char(*)[TARGET_TEXT_SIZE])targets, n, whole, &a->batch, &all, e) != 0)
         return -1;
     if (!all)
         return 0;
@@ -222,6 +238,33 @@ static int deliver_few(struct apply *a, struct task *k, struct err *e)
 }
 
 /* ---- slices ---- */
+
+static int begin_push(struct apply *a, const struct task *k, struct err *e)
+{
+    const char *target = k->targets[0].text;
+    size_t got, n = a->newest_cap;
+    mongo_conn_after(a->conn, ts_max(k->t, a->log_at));
+    mongo_conn_deadline(a->conn, READ_DEADLINE_MS);
+    if (target_ids_newest(a->conn, target, n + 1, a->newest, &got, e) != 0)
+        return -1;
+    deliver_begin_push(a->deliver, k->t, target, a->newest, got < n ? got : n, got > n ? a->newest[n] : 0);
+    return 0;
+}
+
+int apply_begin_script(struct apply *a, const struct task *k, struct err *e)
+{
+    switch (k->what) {
+    case PLAN_ITEM:
+        deliver_begin(a->deliver, SCRIPT_DELIVER, k->t, k->id);
+        return 0;
+    case PLAN_PULL:
+        deliver_begin_pull(a->deliver, k->t, k->targets[0].text);
+        return 0;
+    case PLAN_PUSH:
+        return begin_push(a, k, e);
+    }
+    return err_set(e, ERR_INTERNAL, "a task of no kind");
+}
 
 static bool adding(const struct task *k)
 {
@@ -235,8 +278,9 @@ static bool finished(const struct task *k)
 
 static int add_slice(struct apply *a, struct task *k, struct err *e)
 {
-    unsigned left = SLICE;
-    deliver_begin(a->deliver, SCRIPT_DELIVER, k->t, k->id);
+    unsigned left = k->what == PLAN_PUSH ? SLICE / DELIVER_PUSH_WEIGHT : SLICE;
+    if (apply_begin_script(a, k, e) != 0)
+        return -1;
     if (k->work.whole && k->work.target == 0 && !k->work.started) {
         int rc = deliver_few(a, k, e);
         if (rc < 0)
@@ -245,6 +289,10 @@ static int add_slice(struct apply *a, struct task *k, struct err *e)
             k->work.target = k->n_add;
     }
     while (left > 0 && adding(k)) {
+        if (!k->work.started && k->targets[k->work.target].pulled) {
+            next_target(k);
+            continue;
+        }
         if (!k->work.started)
             start_target(a, k, !k->work.whole);
         if ((k->work.list ? walk_list : walk_store)(a, k, &left, e) != 0)
@@ -265,9 +313,8 @@ static int remove_slice(struct apply *a, struct task *k, struct err *e)
         next_target(k);
     if (rc <= 0)
         return rc;
-    copy_targets(k, targets);
-    if (audience_keep_unmatched(a->conn, &a->small, (const char(*)[TARGET_TEXT_SIZE])targets, k->n_add, e) !=
-        0) {
+    unsigned n = copy_targets(k, false, targets);
+    if (audience_keep_unmatched(a->conn, &a->small, (const char(*)[TARGET_TEXT_SIZE])targets, n, e) != 0) {
         k->work.started = false; /* this batch would be passed over: the target is begun again */
         return -1;
     }

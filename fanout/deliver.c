@@ -17,7 +17,7 @@ struct group {
 struct call {
     enum script script;
     ts_t t;
-    unsigned n_groups, n_keys;
+    unsigned n_groups, weight; /* weight: of all its timelines */
     uint8_t bucket[BUCKETS];
     unsigned count[DELIVER_GROUPS]; /* timelines of each group; of SCRIPT_PROGRESS there are none */
     reader_idx *who;                /* whose, in order */
@@ -33,6 +33,12 @@ struct deliver {
     char t_text[TS_TEXT_SIZE], id[ITEM_ID_TEXT_SIZE], score[ITEM_ID_TEXT_SIZE + 1];
     char seen[TS_TEXT_SIZE]; /* of SCRIPT_PROGRESS */
     bool tell;               /* some of the timelines are of known readers */
+    struct {
+        char target[TARGET_TEXT_SIZE], floor[ITEM_ID_TEXT_SIZE + 1], count[12];
+        char (*ids)[ITEM_ID_TEXT_SIZE]; /* timeline_cap of them */
+        unsigned n;
+    } turn;                     /* of SCRIPT_PULL, SCRIPT_PUSH */
+    unsigned weight, most_keys; /* of one timeline; timelines in a call */
     reader_idx *who;
     unsigned n_keys, n_groups, max_keys;
     char (*keys)[KEY_SIZE];
@@ -69,7 +75,8 @@ struct deliver *deliver_new(const struct deliver_options *o)
     d->max_keys = d->o.batch_keys + DELIVER_GROUPS;
     if (d->max_keys < BUCKETS)
         d->max_keys = BUCKETS; /* a call for progress names records only, but all of them */
-    size_t args = d->max_keys + 6 + 4 * BUCKETS;
+    size_t args = d->max_keys + 6 + (size_t)o->timeline_cap + 4 * BUCKETS;
+    d->turn.ids = mem_zero((size_t)o->timeline_cap, sizeof *d->turn.ids);
     d->keys = mem_zero(d->max_keys, sizeof *d->keys);
     d->key_len = mem_zero(d->max_keys, sizeof *d->key_len);
     d->argv = mem_zero(args, sizeof *d->argv);
@@ -85,6 +92,7 @@ void deliver_free(struct deliver *d)
 {
     if (!d)
         return;
+    free(d->turn.ids);
     free(d->keys);
     free(d->key_len);
     free(d->argv);
@@ -100,10 +108,33 @@ void deliver_begin(struct deliver *d, enum script s, ts_t t, item_id id)
 {
     assert(d->n_keys == 0 && s <= SCRIPT_PROGRESS);
     d->script = s;
+    d->weight = 1;
+    d->most_keys = d->o.batch_keys;
     d->t = t;
     ts_format(t, d->t_text);
     ids_format(id, d->id);
     snprintf(d->score, sizeof d->score, "-%s", d->id);
+}
+
+void deliver_begin_pull(struct deliver *d, ts_t t, const char *target)
+{
+    deliver_begin(d, SCRIPT_PULL, t, 0);
+    snprintf(d->turn.target, sizeof d->turn.target, "%s", target);
+}
+
+void deliver_begin_push(struct deliver *d, ts_t t, const char *target, const item_id *ids, size_t n,
+                        item_id floor)
+{
+    assert((int64_t)n <= d->o.timeline_cap);
+    deliver_begin(d, SCRIPT_PUSH, t, 0);
+    snprintf(d->turn.target, sizeof d->turn.target, "%s", target);
+    snprintf(d->turn.floor, sizeof d->turn.floor, "%s%" PRIu64, floor ? "-" : "", floor);
+    snprintf(d->turn.count, sizeof d->turn.count, "%zu", n);
+    for (size_t i = 0; i < n; i++)
+        ids_format(ids[i], d->turn.ids[i]);
+    d->turn.n = (unsigned)n;
+    d->weight = DELIVER_PUSH_WEIGHT;
+    d->most_keys = d->o.batch_keys / DELIVER_PUSH_WEIGHT ? d->o.batch_keys / DELIVER_PUSH_WEIGHT : 1;
 }
 
 /* ---- answers ---- */
@@ -114,7 +145,7 @@ static int break_off(struct deliver *d)
     return -1;
 }
 
-/* Group i of a call of SCRIPT_DELIVER or SCRIPT_DROP begins here in its `who`. */
+/* Group i of a call begins here in its `who`. */
 static unsigned place_of(const struct call *c, unsigned i)
 {
     unsigned at = 0;
@@ -222,7 +253,7 @@ static int read_one(struct deliver *d, struct err *e)
     redisReply *r;
     d->first_sent = (d->first_sent + 1) % d->o.window;
     d->n_sent--;
-    d->in_flight -= c->n_keys;
+    d->in_flight -= c->weight;
     if (redis_read(d->o.redis, &r, e) != 0) {
         for (unsigned i = 0; e->code == ERR_INTERNAL && i < c->n_groups; i++)
             d->failed[c->bucket[i]] = true;
@@ -261,6 +292,18 @@ static const char *births_text(struct deliver *d, struct group *g)
     return g->births;
 }
 
+static void put_turn(struct deliver *d, int *argc)
+{
+    arg(d, argc, d->turn.target);
+    if (d->script == SCRIPT_PULL)
+        return;
+    arg(d, argc, d->cap);
+    arg(d, argc, d->turn.floor);
+    arg(d, argc, d->turn.count);
+    for (unsigned i = 0; i < d->turn.n; i++)
+        arg(d, argc, d->turn.ids[i]);
+}
+
 static int put_arguments(struct deliver *d)
 {
     int argc = 0;
@@ -280,6 +323,8 @@ static int put_arguments(struct deliver *d)
         arg(d, &argc, d->high);
         arg(d, &argc, d->tell ? "1" : "0");
     }
+    if (d->script == SCRIPT_PULL || d->script == SCRIPT_PUSH)
+        put_turn(d, &argc);
     for (unsigned i = 0; i < d->n_groups; i++) {
         struct group *g = &d->groups[i];
         snprintf(g->count_text, sizeof g->count_text, "%u", g->count);
@@ -303,8 +348,8 @@ static void note_sent(struct deliver *d)
         if (i < DELIVER_GROUPS)
             c->count[i] = d->groups[i].count;
     }
-    c->n_keys = d->n_keys - d->n_groups;
-    d->in_flight += c->n_keys;
+    c->weight = (d->n_keys - d->n_groups) * d->weight;
+    d->in_flight += c->weight;
     memcpy(c->who, d->who, (d->n_keys - d->n_groups) * sizeof *c->who);
     metrics_add(d->o.metrics, M_SCRIPTS, d->script, 1);
     metrics_add(d->o.metrics, M_TIMELINES, d->script, d->n_keys - d->n_groups);
@@ -354,7 +399,7 @@ int deliver_add(struct deliver *d, unsigned bucket, const char *user, reader_idx
     if (!wanted(d, bucket))
         return 0;
     bool same = d->n_groups && d->groups[d->n_groups - 1].bucket == bucket;
-    if (d->n_keys - d->n_groups >= d->o.batch_keys || (!same && d->n_groups == DELIVER_GROUPS)) {
+    if (d->n_keys - d->n_groups >= d->most_keys || (!same && d->n_groups == DELIVER_GROUPS)) {
         if (send_call(d, e) != 0)
             return -1;
         same = false;

@@ -21,7 +21,8 @@
 
 /* Timelines of calls sent and not answered, at most: what a small delivery may find before it, about 6 ms of
  * Redis. */
-#define DELIVER_IN_FLIGHT 2000
+#define DELIVER_IN_FLIGHT   2000
+#define DELIVER_PUSH_WEIGHT 20 /* as many of these is a timeline that a whole target is merged into */
 
 struct deliver;
 
@@ -57,6 +58,13 @@ void deliver_free(struct deliver *d);
 /* deliver_begin() says what the next timelines are for: s is SCRIPT_DELIVER, SCRIPT_REMOVE (id is used) or
  * SCRIPT_DROP; t the change's time. */
 void deliver_begin(struct deliver *d, enum script s, ts_t t, item_id id);
+
+/* deliver_begin_pull() and deliver_begin_push() say that the next timelines are those of a target that turned
+ * at t (SCRIPT_PULL, SCRIPT_PUSH). ids: its newest n (at most timeline_cap), copied; floor: the next older
+ * one, 0 for none. */
+void deliver_begin_pull(struct deliver *d, ts_t t, const char *target);
+void deliver_begin_push(struct deliver *d, ts_t t, const char *target, const item_id *ids, size_t n,
+                        item_id floor);
 
 /* deliver_add() names a timeline, and whose it is if that is a known reader (READER_NONE); ignored unless its
  * bucket is owned, not refused, and t is later than what it has applied. Calls that are full are sent. */

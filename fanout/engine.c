@@ -235,12 +235,26 @@ static int64_t until_progress_ms(const struct engine *g)
     return since < at ? at - since : 0;
 }
 
-static void note_applied(struct engine *g, bool user, ts_t t, item_id item, int64_t from_us)
+enum applied { APPLIED_ITEM, APPLIED_USER, APPLIED_TURN };
+
+static void note_applied(struct engine *g, enum applied what, ts_t t, item_id item, int64_t from_us)
 {
     int64_t us = clock_mono_us() - from_us;
-    metrics_observe_us(g->o.metrics, M_APPLY, user, us);
-    log_event(LOG_DEBUG, "applied", LOG_X("position", t), LOG_S("kind", user ? "user" : "item"),
-              LOG_U("item", item), LOG_I("us", us));
+    static const char *const names[] = {"item", "user", "turn"};
+    metrics_observe_us(g->o.metrics, M_APPLY, what, us);
+    log_event(LOG_DEBUG, "applied", LOG_X("position", t), LOG_S("kind", names[what]), LOG_U("item", item),
+              LOG_I("us", us));
+}
+
+/* From here on the log's items are for followers in the new mode. What the target's followers have to get for
+ * that is a task: until it is done progress stays below the turn, and no page claims to be newer. */
+static void take_turn(struct engine *g, const struct plan *turn, int64_t now_us)
+{
+    modes_set(g->apply.modes, turn->add[0], turn->what == PLAN_PULL, turn->t);
+    tasks_add(g->tasks, turn->add[0], turn, now_us);
+    metrics_set(g->o.metrics, M_PULLED, 0, modes_count(g->apply.modes));
+    log_event(LOG_INFO, "target_turns", LOG_S("target", turn->add[0]),
+              LOG_S("mode", turn->what == PLAN_PULL ? "pull" : "push"), LOG_X("position", turn->t));
 }
 
 /* Makes a task of the change in hand, or does what it asks for. */
@@ -257,10 +271,12 @@ static int handle_change(struct engine *g, struct err *e)
         return -1;
     else if (c->kind == CHANGE_ITEM && apply_read(&g->apply, c, &plan, publisher, &asks, e) != 0)
         return -1;
+    else if (plan_turn(c, &plan))
+        take_turn(g, &plan, now_us);
     if (asks)
         tasks_add(g->tasks, publisher, &plan, now_us);
     if (c->kind == CHANGE_USER)
-        note_applied(g, true, c->t, c->item, now_us);
+        note_applied(g, APPLIED_USER, c->t, c->item, now_us);
     if (c->kind != CHANGE_HEARTBEAT)
         g->applied_at = c->t;
     metrics_add(g->o.metrics, M_CHANGES, c->kind, 1);
@@ -303,7 +319,7 @@ static int do_slice(struct engine *g, struct err *e)
         return -1;
     if (!done)
         return 0;
-    note_applied(g, false, k->t, k->id, k->read_us);
+    note_applied(g, k->what == PLAN_ITEM ? APPLIED_ITEM : APPLIED_TURN, k->t, k->id, k->read_us);
     tasks_done(g->tasks, k);
     return 0;
 }
@@ -400,7 +416,8 @@ struct engine *engine_new(const struct engine_options *o)
         .arg = g,
     };
     g->deliver = deliver_new(&d);
-    apply_init(&g->apply, o->audience_batch);
+    apply_init(&g->apply, o->audience_batch, o->timeline_entries);
+    g->apply.modes = modes_new();
     g->apply.buckets = &g->buckets;
     g->apply.deliver = g->deliver;
     g->apply.metrics = o->metrics;
@@ -422,6 +439,7 @@ void engine_free(struct engine *g)
     tasks_free(g->tasks);
     lists_free(g->apply.lists);
     readers_free(g->apply.readers);
+    modes_free(g->apply.modes);
     free(g->newborns);
     free(g->drops);
     apply_done(&g->apply);

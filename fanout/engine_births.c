@@ -121,7 +121,7 @@ struct some {
     reader_idx who[AT_ONCE];
     struct match {
         struct task *task;
-        uint32_t add, remove; /* bits of who */
+        uint32_t add, keep, remove; /* bits of who; keep: who follows a pulled target of the item */
     } * at;
     size_t n_matches, cap;
 };
@@ -150,7 +150,7 @@ static void match_tasks(struct some *s, unsigned i, const char *target)
             if (k->targets[t].hash != hash || strcmp(k->targets[t].text, target) != 0)
                 continue;
             struct match *m = match_of(s, k);
-            *(t < k->n_add ? &m->add : &m->remove) |= UINT32_C(1) << i;
+            *(t >= k->n_add ? &m->remove : k->targets[t].pulled ? &m->keep : &m->add) |= UINT32_C(1) << i;
         }
     }
 }
@@ -162,18 +162,27 @@ static void take_follow(void *arg, unsigned i, const char *target)
     match_tasks(s, i, target);
 }
 
-static int send_to(struct some *s, enum script script, const struct task *k, uint32_t who, struct err *e)
+static int send_to(struct some *s, uint32_t who, struct err *e)
 {
     struct apply *a = &s->g->apply;
-    if (who == 0)
-        return 0;
-    deliver_begin(a->deliver, script, k->t, k->id);
     for (unsigned i = 0; i < s->n; i++) {
         if (who & UINT32_C(1) << i && deliver_add(a->deliver, readers_bucket(a->readers, s->who[i]),
                                                   readers_name(a->readers, s->who[i]), READER_NONE, e) != 0)
             return -1;
     }
     return deliver_end(a->deliver, e);
+}
+
+static int send_match(struct some *s, const struct match *m, struct err *e)
+{
+    struct apply *a = &s->g->apply;
+    uint32_t remove = m->remove & ~(m->add | m->keep);
+    if (m->add && (apply_begin_script(a, m->task, e) != 0 || send_to(s, m->add, e) != 0))
+        return -1;
+    if (remove == 0)
+        return 0;
+    deliver_begin(a->deliver, SCRIPT_REMOVE, m->task->t, m->task->id);
+    return send_to(s, remove, e);
 }
 
 static int by_time(const void *a, const void *b)
@@ -187,9 +196,7 @@ static int send_matches(struct some *s, struct err *e)
     if (s->n_matches)
         qsort(s->at, s->n_matches, sizeof *s->at, by_time);
     for (size_t i = 0; i < s->n_matches; i++) {
-        const struct match *m = &s->at[i];
-        if (send_to(s, SCRIPT_DELIVER, m->task, m->add, e) != 0 ||
-            send_to(s, SCRIPT_REMOVE, m->task, m->remove & ~m->add, e) != 0)
+        if (send_match(s, &s->at[i], e) != 0)
             return -1;
     }
     return 0;
@@ -216,9 +223,16 @@ static int take_some(struct some *s, struct err *e)
     s->n_matches = 0;
     if (audience_follows(g->conn, users, s->n, take_follow, s, e) != 0)
         return -1;
-    metrics_add(g->o.metrics, M_NEWBORNS, 0, s->n);
-    g->n_newborns -= s->n;
-    return send_matches(s, e);
+    struct newborn taken[AT_ONCE];
+    memcpy(taken, from, s->n * sizeof *taken);
+    g->n_newborns -= s->n; /* first: answers that are read meanwhile may bring others */
+    if (send_matches(s, e) == 0) {
+        metrics_add(g->o.metrics, M_NEWBORNS, 0, s->n);
+        return 0;
+    }
+    for (unsigned i = 0; i < s->n; i++)
+        add_newborn(g, taken[i].bucket, taken[i].r, taken[i].user);
+    return -1;
 }
 
 /* A reader who is twice among them must be taken once: the latest of him. */

@@ -181,13 +181,15 @@ int engine_open_tail(struct engine *g, struct err *e)
     struct log_reader_options o = {
         .mongo = g->o.mongo,
         .instance = g->o.name,
-        .kinds = 1u << CHANGE_ITEM | 1u << CHANGE_USER | 1u << CHANGE_HEARTBEAT,
+        .kinds = 1u << CHANGE_ITEM | 1u << CHANGE_USER | 1u << CHANGE_TARGET | 1u << CHANGE_HEARTBEAT,
         .start = from,
         .tell_items = true,
         .cap = LOG_AHEAD,
     };
-    if (log_reader_open(&g->log, &o, e) != 0)
+    mongo_conn_after(g->conn, from);
+    if (modes_load(g->apply.modes, g->conn, e) != 0 || log_reader_open(&g->log, &o, e) != 0)
         return -1;
+    metrics_set(g->o.metrics, M_PULLED, 0, modes_count(g->apply.modes));
     if (g->tail_at > from)
         metrics_add(g->o.metrics, M_REPLAYS, 0, 1);
     log_event(LOG_INFO, g->tail_at > from ? "replay_from" : "tail_from", LOG_X("progress", from),

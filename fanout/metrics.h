@@ -6,7 +6,7 @@
 
 enum fanout_metric {
     M_CHANGES,   /* index: enum change_kind */
-    M_APPLY,     /* index: 0 item, 1 user */
+    M_APPLY,     /* index: 0 item, 1 user, 2 turn */
     M_TIMELINES, /* index: enum script, DELIVER to DROP */
     M_SCRIPTS,   /* index: enum script, DELIVER to ADOPT */
     M_REFUSED,
@@ -24,6 +24,7 @@ enum fanout_metric {
     M_LISTS_BYTES,
     M_LISTS_TOO_LARGE,
     M_NEWBORNS,
+    M_PULLED,
     M_REDIS_USED,
     M_REDIS_MAX,
     M_REDIS_EVICTED,

@@ -16,11 +16,27 @@ static bool has_topic(const struct item_now *now, const char *topic)
     return false;
 }
 
+bool plan_turn(const struct change *c, struct plan *out)
+{
+    if (c->kind != CHANGE_TARGET || c->mode == MODE_NOT_TOLD || strlen(c->name) >= TARGET_TEXT_SIZE)
+        return false;
+    out->what = c->mode == MODE_PULL ? PLAN_PULL : PLAN_PUSH;
+    out->t = c->t;
+    out->id = 0;
+    out->n_add = 1;
+    out->n_remove = 0;
+    out->pulled[0] = false;
+    strcpy(out->add[0], c->name);
+    return true;
+}
+
 void plan_item(const struct change *c, const struct item_now *now, struct plan *out)
 {
+    out->what = PLAN_ITEM;
     out->t = c->t;
     out->id = c->item;
     out->n_add = out->n_remove = 0;
+    memset(out->pulled, 0, sizeof out->pulled);
     if (!plan_reads_item(c) || !now->live)
         return;
     target_format(TARGET_PUBLISHER, now->publisher, out->add[out->n_add++]);

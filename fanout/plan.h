@@ -10,6 +10,12 @@
 
 #include "common/changes.h"
 
+enum plan_what {
+    PLAN_ITEM, /* an item, to the followers of `add`, and away from those of `remove` */
+    PLAN_PULL, /* the target add[0] turned to pull */
+    PLAN_PUSH, /* ... and back */
+};
+
 /* An item as it is now. */
 struct item_now {
     bool live; /* false: deleted, or never there */
@@ -19,11 +25,13 @@ struct item_now {
 };
 
 struct plan {
+    enum plan_what what;
     ts_t t;
-    item_id id;
+    item_id id;     /* PLAN_ITEM */
     unsigned n_add; /* followers of these get the item; the publisher is the first */
     char add[1 + CHANGE_TOPICS_MAX][TARGET_TEXT_SIZE];
-    unsigned n_remove; /* followers of these who follow none of `add` lose it */
+    bool pulled[1 + CHANGE_TOPICS_MAX]; /* those of `add` whose followers are not delivered to */
+    unsigned n_remove;                  /* followers of these who follow none of `add` lose it */
     char remove[CHANGE_TOPICS_MAX][TARGET_TEXT_SIZE];
 };
 
@@ -34,5 +42,8 @@ bool plan_reads_item(const struct change *c);
 /* plan_item() fills *out from the change and the item as it is now; nothing to add and to remove for one that
  * is not live. */
 void plan_item(const struct change *c, const struct item_now *now, struct plan *out);
+
+/* plan_turn() fills *out from a change that sets a target's mode; false when it sets none. */
+bool plan_turn(const struct change *c, struct plan *out);
 
 #endif

@@ -14,7 +14,7 @@ struct turn {
     struct task_list tasks; /* the unfinished */
     unsigned n;             /* finished ones too */
     uint32_t hash;
-    char publisher[NAME_MAX_BYTES + 1];
+    char publisher[TARGET_TEXT_SIZE];
 };
 
 struct tasks {
@@ -81,7 +81,7 @@ static void wait_for_turn(struct tasks *q, struct task *k, bool at_the_end)
 
 void tasks_add(struct tasks *q, const char *publisher, const struct plan *p, int64_t now_us)
 {
-    assert(strlen(publisher) <= NAME_MAX_BYTES);
+    assert(strlen(publisher) < TARGET_TEXT_SIZE);
     unsigned n = p->n_add + p->n_remove;
     size_t size = sizeof(struct task) + n * sizeof(struct task_target), text = size;
     for (unsigned i = 0; i < n; i++)
@@ -89,9 +89,14 @@ void tasks_add(struct tasks *q, const char *publisher, const struct plan *p, int
     struct task *k = mem_zero(1, size);
     for (unsigned i = 0; i < n; i++) {
         const char *target = i < p->n_add ? p->add[i] : p->remove[i - p->n_add];
-        k->targets[i] = (struct task_target){readers_hash(target), strcpy((char *)k + text, target)};
+        k->targets[i] = (struct task_target){
+            .hash = readers_hash(target),
+            .pulled = i < p->n_add && p->pulled[i],
+            .text = strcpy((char *)k + text, target),
+        };
         text += strlen(target) + 1;
     }
+    k->what = p->what;
     k->t = p->t;
     k->id = p->id;
     k->n_add = p->n_add;

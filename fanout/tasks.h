@@ -35,6 +35,7 @@ struct task {
     TAILQ_ENTRY(task) in_turn;
     struct turn *turn;
     enum task_state state;
+    enum plan_what what;
     ts_t t;
     item_id id;
     int64_t read_us; /* monotonic: when it was read from the log */
@@ -42,6 +43,7 @@ struct task {
     unsigned n_add, n_remove; /* of targets: the first, and those behind them */
     struct task_target {
         uint32_t hash; /* readers_hash() */
+        bool pulled;   /* of the first n_add: its followers are not delivered to */
         const char *text;
     } targets[];
 };
@@ -53,7 +55,8 @@ struct tasks;
 struct tasks *tasks_new(void);
 void tasks_free(struct tasks *q);
 
-/* tasks_add() takes what the plan says (copied) to the end of the publisher's queue. Times never fall. */
+/* tasks_add() takes what the plan says (copied) to the end of the publisher's queue (less than
+ * TARGET_TEXT_SIZE bytes: the turns of a target have a queue of their own). Times never fall. */
 void tasks_add(struct tasks *q, const char *publisher, const struct plan *p, int64_t now_us);
 
 /* tasks_next() turns to the next publisher and answers the first of his unfinished tasks; NULL: there is

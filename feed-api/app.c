@@ -49,10 +49,12 @@ static int start_caches(struct app *app, struct err *e)
     struct counts_options co = {.mongo = app->mongo,
                                 .metrics = app->metrics,
                                 .interval_ms = app->cfg.count_interval,
-                                .sweep_ms = app->cfg.count_sweep};
+                                .sweep_ms = app->cfg.count_sweep,
+                                .turns = {app->cfg.pull_threshold, app->cfg.pull_targets}};
     app->item_ids = item_ids_new();
     if (auth_new(&app->auth, &ao, app->metrics, e) < 0)
         return -1;
+    app->pulled = pulled_new((size_t)app->cfg.pull_items, 2 * (size_t)app->cfg.pull_targets, app->metrics);
     if (content_new(&app->content, (size_t)app->cfg.content_cache_bytes, app->metrics, e) < 0)
         return -1;
     app->feed = feed_state_new();
@@ -208,6 +210,7 @@ void app_stop(struct app *app)
     tail_stop(app->tail);
     workers_stop(app->workers);
     content_free(app->content);
+    pulled_free(app->pulled);
     auth_free(app->auth);
     item_ids_free(app->item_ids);
     mongo_free(app->mongo);

@@ -40,6 +40,7 @@ struct app {
     struct redis_async *redis; /* loop's thread only */
     struct auth *auth;
     struct content *content;
+    struct pulled *pulled;
     struct feed_state *feed;
     struct tail *tail;
     struct counts *counts;

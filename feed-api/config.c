@@ -54,6 +54,15 @@ static const struct config_row rows[] = {
     {"rank-candidates", CONFIG_INT, AT(rank_candidates), "200", 120, 1000,
      "newest items of a reader that are ranked"},
 
+    {"pull-threshold", CONFIG_INT, AT(pull_threshold), "100000", 0, 1e12,
+     "followers from which on a publisher's or topic's items are added when a page is read, not when they "
+     "are "
+     "published; 0: never"},
+    {"pull-targets", CONFIG_INT, AT(pull_targets), "1000", 1, 5000,
+     "publishers and topics of that kind at most"},
+    {"pull-items", CONFIG_INT, AT(pull_items), "500", 10, 10000,
+     "newest items kept in memory of each of them"},
+
     {"content-cache-bytes", CONFIG_BYTES, AT(content_cache_bytes), "64m", MIB, 65536 * MIB,
      "memory for item bodies"},
     {"max-follows", CONFIG_INT, AT(max_follows), "10000", 1, 1000000, "follows of one user"},

@@ -40,6 +40,11 @@ struct feed_config {
     int64_t rank_deadline;
     int64_t rank_candidates; /* newest items of a reader that are ranked */
 
+    /* push and pull */
+    int64_t pull_threshold; /* followers from which on a target is pulled; 0: none */
+    int64_t pull_targets;   /* pulled ones at most, in the whole system */
+    int64_t pull_items;     /* kept in memory of each that is met */
+
     /* caps */
     int64_t content_cache_bytes;
     int64_t max_follows;

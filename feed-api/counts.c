@@ -168,6 +168,15 @@ static void count_marked(struct counts *c, struct mongo_conn *conn)
     }
 }
 
+static void decide_turns(struct counts *c, struct mongo_conn *conn)
+{
+    struct err e;
+    unsigned turned = 0;
+    if (turns_decide(conn, &c->o.turns, &turned, &e) != 0)
+        log_event(LOG_WARN, "turns", LOG_ERR(&e));
+    metrics_add(c->o.metrics, M_TURNS, 0, turned);
+}
+
 /* First the set is taken, then the time is asked for: so the counts see every write that marked something. */
 static void make_round(struct counts *c)
 {
@@ -178,16 +187,15 @@ static void make_round(struct counts *c)
     c->marked = c->round;
     c->round = taken;
     pthread_mutex_unlock(&c->lock);
-    if (c->round.n > 0) {
-        if (mongo_conn_get(c->o.mongo, &conn, NULL) == 0 && mongo_conn_fresh(conn, NULL, NULL) == 0) {
-            count_marked(c, conn);
-        } else {
-            for (size_t i = 0; i < DIRTY_SLOTS; i++)
-                if (c->round.names[i][0] != '\0')
-                    mark(c, c->round.names[i]);
-        }
-        mongo_conn_put(conn);
+    if (mongo_conn_get(c->o.mongo, &conn, NULL) == 0 && mongo_conn_fresh(conn, NULL, NULL) == 0) {
+        count_marked(c, conn);
+        decide_turns(c, conn);
+    } else {
+        for (size_t i = 0; i < DIRTY_SLOTS; i++)
+            if (c->round.names[i][0] != '\0')
+                mark(c, c->round.names[i]);
     }
+    mongo_conn_put(conn);
     dirty_clear(&c->round);
     pthread_mutex_lock(&c->lock);
     metrics_set(c->o.metrics, M_RECOUNT_DIRTY, 0, (int64_t)c->marked.n);

@@ -3,8 +3,8 @@
  * Counts are never incremented, which would drift with every lost answer: they are counted again from the
  * indexes. A write marks its targets by counts_touch(); one thread counts what was marked every few seconds,
  * and compares all targets with the truth now and then (one process of all, by a lease in `settings`). A
- * target whose count takes long is counted more rarely, and what was known of it stays meanwhile. Owned by
- * the app.
+ * target whose count takes long is counted more rarely, and what was known of it stays meanwhile. After each
+ * round it is decided which targets are pulled (turns.h). Owned by the app.
  */
 #ifndef FEEDMILL_COUNTS_H
 #define FEEDMILL_COUNTS_H
@@ -15,6 +15,7 @@
 #include "common/metrics.h"
 #include "common/mongo.h"
 #include "common/names.h"
+#include "feed-api/turns.h"
 
 struct counts;
 
@@ -23,6 +24,7 @@ struct counts_options {
     struct metrics *metrics; /* may be NULL */
     int64_t interval_ms;     /* between rounds, 10 to 3,600,000 */
     int64_t sweep_ms;        /* between sweeps, 1,000 to 86,400,000 */
+    struct turns_options turns;
 };
 
 /* counts_start() starts the thread; the first sweep is made at once, unless another process made one lately.

@@ -19,6 +19,7 @@
 #include "feed-api/mutes.h"
 #include "feed-api/page.h"
 #include "feed-api/publishers.h"
+#include "feed-api/pulled.h"
 #include "feed-api/rebuild.h"
 #include "feed-api/timeline.h"
 
@@ -62,8 +63,9 @@ struct feed {
     /* the timeline */
     struct timeline_read read;
     struct timeline timeline;
-    bool has_timeline; /* `timeline` was read, whatever it is worth */
-    bool behind;       /* it was not as new as asked */
+    bool has_timeline;  /* `timeline` was read, whatever it is worth */
+    bool behind;        /* it was not as new as asked */
+    bool pulls_missing; /* something on its pull list is not in memory */
     enum feed_source source;
     unsigned tries;
     struct event *timer;

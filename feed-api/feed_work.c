@@ -165,6 +165,32 @@ static void without_db(struct feed *f)
     feed_start_latest(f);
 }
 
+/* What other processes' tails know and this one's does not is in MongoDB: so is then the whole page. */
+static void with_pulled(struct worker *w, struct feed *f)
+{
+    struct err e;
+    if (f->bypass) {
+        feed_drop_page(f);
+        f->source = FEED_FROM_STORE;
+        return;
+    }
+    if (!f->pulls_missing)
+        return;
+    if (!f->db_down && pulled_load(f->app->pulled, w->mongo, f->timeline.pulls, &e))
+        feed_lost_db(f, &e);
+    if (f->db_down) {
+        f->partial = true;
+        f->reason = "some of what is followed can't be read: the database can't be reached";
+        return;
+    }
+    feed_drop_page(f);
+    feed_start_latest(f);
+    if (!f->pulls_missing)
+        return;
+    feed_drop_page(f);
+    f->source = FEED_FROM_STORE;
+}
+
 static void begin(struct worker *w, struct feed *f)
 {
     /* Made before a change of the reader that the tail has not told of: the present graph is read instead. */
@@ -172,6 +198,8 @@ static void begin(struct worker *w, struct feed *f)
         feed_drop_page(f);
         f->source = FEED_FROM_STORE;
     }
+    if (f->source == FEED_FROM_TIMELINE && f->timeline.pulls)
+        with_pulled(w, f);
     if (f->source == FEED_FROM_TIMELINE)
         return;
     struct err e;

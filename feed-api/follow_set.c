@@ -133,6 +133,16 @@ bool follow_set_matches(const struct follow_set *f, const char *publisher, const
     return false;
 }
 
+bool follow_set_has(const struct follow_set *f, const char *target)
+{
+    enum target_kind kind;
+    const char *name;
+    if (target_split(target, &kind, &name, NULL))
+        return false;
+    return kind == TARGET_PUBLISHER ? has_name(f->publishers, f->n_publishers, name)
+                                    : has_name(f->topics, f->n_topics, name);
+}
+
 static void add_mute(const char *target, void *arg)
 {
     struct buf *b = arg;

@@ -25,6 +25,9 @@ void follow_set_done(struct follow_set *f);
 bool follow_set_matches(const struct follow_set *f, const char *publisher, const char *const *topics,
                         size_t n_topics);
 
+/* follow_set_has() says whether target ("p:name") is followed. */
+bool follow_set_has(const struct follow_set *f, const char *target);
+
 /* follow_set_mutes() reads the mutes of user as the text that mutes_parse() takes; the caller frees it. */
 int follow_set_mutes(struct mongo_conn *c, const char *user, char **out, struct err *e) MUST_USE;
 

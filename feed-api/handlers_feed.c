@@ -259,14 +259,25 @@ static void refresh_expiry(struct feed *f)
         metrics_add(f->app->metrics, M_TOUCHES, 0, 1); /* else the next read tries again */
 }
 
+/* Pulled items are as new as the tail was before they were looked at. */
+static void merge_pulled(struct feed *f)
+{
+    ts_t tail = tail_position(f->app->tail);
+    f->pulls_missing = !pulled_merge(f->app->pulled, f->read.before, f->read.n, &f->timeline);
+    f->ids_time = ts_min(f->ids_time, tail);
+}
+
 void feed_start_latest(struct feed *f)
 {
     f->source = FEED_FROM_TIMELINE;
+    f->ids_time = timeline_time(&f->timeline);
+    f->pulls_missing = false;
+    if (f->timeline.pulls)
+        merge_pulled(f);
     mutes_done(&f->mutes);
     mutes_parse(f->timeline.mutes, &f->mutes);
     f->floor = f->timeline.floor;
     f->ids_to_floor = f->timeline.at_floor;
-    f->ids_time = timeline_time(&f->timeline);
     f->used_timeline = true;
     feed_begin_page(f, f->limit, f->cursor.last);
     page_add_ids(&f->page, f->timeline.ids, f->timeline.n, f->timeline.at_floor && f->floor == 0);
@@ -277,7 +288,7 @@ void feed_answer(struct feed *f, void (*work)(struct worker *w, struct feed *f))
 {
     void (*then)(struct feed * f) = f->then ? f->then : feed_send;
     ts_t tail = tail_position(f->app->tail);
-    if (f->asked > tail || !tail_alive(f->app->tail)) {
+    if (f->asked > tail || f->pulls_missing || !tail_alive(f->app->tail)) {
         feed_to_worker(f, work, then);
         return;
     }

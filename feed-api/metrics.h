@@ -46,6 +46,9 @@ enum feed_metric {
     M_PAGE_ITEMS,
     M_PAGE_SKIPPED, /* by enum metric_skipped */
     M_PAGE_REFILLS,
+    M_TURNS,
+    M_PULLED_TARGETS,
+    M_PULLED_LOADS,
     M_PAGE_UNCACHED, /* pages that checked revisions in MongoDB, because the own tail is behind */
     M_REBUILDS,      /* by enum metric_rebuild */
     M_REBUILD_SECONDS,

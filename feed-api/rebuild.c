@@ -12,6 +12,7 @@
 #include "common/mem.h"
 #include "common/redis.h"
 #include "common/sign.h"
+#include "common/target_modes.h"
 #include "feed-api/app.h"
 #include "feed-api/store_ids.h"
 
@@ -25,6 +26,7 @@ void truth_unref(struct truth *t)
         return;
     follow_set_done(&t->follows);
     free(t->mutes);
+    free(t->pulls);
     free(t->ids);
     free(t);
 }
@@ -33,6 +35,38 @@ static struct truth *truth_ref(struct truth *t)
 {
     __atomic_add_fetch(&t->refs, 1, __ATOMIC_RELAXED);
     return t;
+}
+
+/* ---- the pull list ---- */
+
+struct pulls {
+    const struct follow_set *follows;
+    struct buf list;
+};
+
+static void take_pulled(void *arg, const char *target)
+{
+    struct pulls *p = arg;
+    if (!follow_set_has(p->follows, target))
+        return;
+    if (p->list.len == 0)
+        buf_add_char(&p->list, '\n');
+    buf_add_str(&p->list, target);
+    buf_add_char(&p->list, '\n');
+}
+
+/* Before the ids: those are as new as this then, so that they hold all that a target turned to push meanwhile
+ * was not yet pushed. */
+static int read_pulls(struct mongo_conn *c, struct truth *t, struct err *e)
+{
+    struct pulls p = {.follows = &t->follows};
+    buf_init(&p.list, PULLED_TARGETS_MAX * TARGET_TEXT_SIZE);
+    if (target_modes_pulled(c, take_pulled, &p, e)) {
+        buf_done(&p.list);
+        return -1;
+    }
+    t->pulls = buf_take(&p.list);
+    return 0;
 }
 
 int truth_read(struct mongo_conn *c, const char *user, ts_t r, size_t n, struct truth **out, struct err *e)
@@ -46,6 +80,8 @@ int truth_read(struct mongo_conn *c, const char *user, ts_t r, size_t n, struct 
     /* One id more than asked for says whether there is a floor, and which. */
     t->ids = mem_alloc((n + 1) * sizeof *t->ids);
     if (follow_set_load(c, user, &t->follows, e) || follow_set_mutes(c, user, &t->mutes, e))
+        goto bad;
+    if (n && read_pulls(c, t, e))
         goto bad;
     if (n && store_ids(c, &t->follows, ITEM_ID_MAX + 1, n + 1, t->ids, &t->n, e))
         goto bad;
@@ -137,7 +173,7 @@ static enum metric_rebuild begin(struct redis *redis, const struct build *b, int
 static enum metric_rebuild finish(struct redis *redis, const struct build *b, const struct feed_config *cfg,
                                   const struct truth *t)
 {
-    enum { FIXED = 9 };
+    enum { FIXED = 10 };
     int argc = FIXED + 2 * (int)t->n;
     const char **argv = mem_alloc((size_t)argc * sizeof *argv);
     char(*text)[24] = mem_alloc((size_t)(2 * t->n + 5) * sizeof *text);
@@ -148,7 +184,7 @@ static enum metric_rebuild finish(struct redis *redis, const struct build *b, co
     snprintf(number[3], 24, "%" PRId64, cfg->timeline_idle);
     snprintf(number[4], 24, "%" PRId64, clock_wall_ms() / 1000);
     const char *fixed[FIXED] = {b->timeline, b->meta,   b->token, number[0], number[1],
-                                number[2],   number[3], t->mutes, number[4]};
+                                number[2],   number[3], t->mutes, number[4], t->pulls};
     memcpy(argv, fixed, sizeof fixed);
     for (size_t i = 0; i < t->n; i++) {
         snprintf(text[2 * i], 24, "-%" PRIu64, t->ids[i]);

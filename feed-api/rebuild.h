@@ -23,6 +23,7 @@ struct truth {
     char *mutes;  /* as mutes_parse() takes it */
     item_id *ids; /* the newest, newest first */
     size_t n;
+    char *pulls;             /* the pull list: those of follows that are pulled; "" for none */
     item_id floor;           /* below the ids there is more from here on down; 0: they are all */
     enum metric_rebuild how; /* what became of the timeline */
     unsigned refs;           /* private */

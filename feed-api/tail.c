@@ -127,6 +127,7 @@ static void take_change(struct tail *t, const struct change *c)
     case CHANGE_ITEM:
         content_seen(app->content, c->t);
         content_changed(app->content, c->item, c->revision);
+        pulled_take(app->pulled, c);
         break;
     case CHANGE_USER:
         tail_note_user(t, c->name, c->t);
@@ -157,6 +158,7 @@ static void begin_at(struct tail *t, ts_t from)
     unlock_tail(t);
     content_seen(t->app->content, from);
     content_drop_all(t->app->content);
+    pulled_drop_all(t->app->pulled, from);
     publishers_drop_all(t->app->feed->publishers);
     auth_forget_all(t->app->auth);
 }
@@ -183,6 +185,7 @@ static int open_log(struct tail *t, bool first, struct changes **out, struct err
         .instance = t->app->instance,
         .kinds = 1u << CHANGE_ITEM | 1u << CHANGE_USER | 1u << CHANGE_TARGET | 1u << CHANGE_API_KEY,
         .start = now,
+        .tell_items = true,
     };
     if (first && ts_seconds(now) > START_BACK_S) {
         o.start = ts_make(ts_seconds(now) - START_BACK_S, 0);

@@ -19,7 +19,7 @@ void timeline_read_init(struct timeline_read *r, const char *user, item_id befor
     r->before = before;
     r->n = n;
     r->commands[0] = (struct redis_command){4, {"HMGET", r->record, "progress", "born"}};
-    r->commands[1] = (struct redis_command){6, {"HMGET", r->meta, "r", "st", "m", "x"}};
+    r->commands[1] = (struct redis_command){7, {"HMGET", r->meta, "r", "st", "m", "x", "p"}};
     r->commands[2] = (struct redis_command){3, {"ZSCORE", r->ids, "f"}};
     r->commands[3] =
         (struct redis_command){7, {"ZRANGEBYSCORE", r->ids, r->from, "+inf", "LIMIT", "0", r->count}};
@@ -41,7 +41,7 @@ static int check_shape(const redisReply *reply, struct err *e)
         int type;
         size_t elements;
     } want[TIMELINE_COMMANDS] = {
-        {REDIS_REPLY_ARRAY, 2}, {REDIS_REPLY_ARRAY, 4}, {REDIS_REPLY_STRING, 0}, {REDIS_REPLY_ARRAY, 0}};
+        {REDIS_REPLY_ARRAY, 2}, {REDIS_REPLY_ARRAY, 5}, {REDIS_REPLY_STRING, 0}, {REDIS_REPLY_ARRAY, 0}};
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements < TIMELINE_COMMANDS)
         return err_set(e, ERR_CORRUPT, "a timeline's reply has another shape");
     for (size_t i = 0; i < TIMELINE_COMMANDS; i++) {
@@ -110,6 +110,8 @@ static int parse_meta(const redisReply *m, struct timeline *t, struct err *e)
         t->mutes = mem_strndup(element(m, 2)->str, element(m, 2)->len);
     if (is_text(element(m, 3)))
         t->expiry_set_s = strtoll(element(m, 3)->str, NULL, 10);
+    if (is_text(element(m, 4)) && element(m, 4)->len > 0)
+        t->pulls = mem_strndup(element(m, 4)->str, element(m, 4)->len);
     return 0;
 }
 
@@ -141,6 +143,7 @@ bad:
 void timeline_done(struct timeline *t)
 {
     free(t->mutes);
+    free(t->pulls);
     free(t->ids);
     memset(t, 0, sizeof *t);
 }

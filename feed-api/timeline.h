@@ -37,6 +37,7 @@ struct timeline {
     bool ready;           /* not being built */
     ts_t r;               /* R */
     char *mutes;          /* owned text: targets by newlines; NULL or "" for none */
+    char *pulls;          /* owned: the pull list, see scripts.h; NULL for none */
     int64_t expiry_set_s; /* wall seconds of the last EXPIRE */
     item_id floor;        /* 0: the feed ends here; else below it lies the store */
     item_id *ids;         /* owned; above the floor, newest first */

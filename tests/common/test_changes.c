@@ -394,7 +394,7 @@ static void assert_nothing_told(const struct change *ch, item_id id)
     assert_int_equal(ch->n_topics, 0);
 }
 
-static void a_new_item_tells_its_publisher_and_topics_and_an_edit_does_not(void **state)
+static void a_new_item_tells_its_publisher_and_topics_and_an_edit_its_new_topics(void **state)
 {
     struct world *w = *state;
     open_telling_tail(w);
@@ -403,6 +403,7 @@ static void a_new_item_tells_its_publisher_and_topics_and_an_edit_does_not(void 
     insert(w, COLL_ITEMS, "{\"_id\":2,\"publisher\":\"q\",\"revision\":1,\"live\":true}");
     update(w, COLL_ITEMS, "{\"_id\":1}",
            "{\"$set\":{\"revision\":2,\"topics\":[\"z\"],\"topics_before\":[\"x\",\"y\"]}}");
+    update(w, COLL_ITEMS, "{\"_id\":1}", "{\"$set\":{\"revision\":3,\"title\":\"new\"}}");
     struct change ch = next(w);
     assert_true(ch.inserted);
     assert_true(ch.item_told);
@@ -415,8 +416,32 @@ static void a_new_item_tells_its_publisher_and_topics_and_an_edit_does_not(void 
     assert_string_equal(ch.publisher, "q");
     assert_int_equal(ch.n_topics, 0);
     ch = next(w);
-    assert_nothing_told(&ch, 1);
+    assert_false(ch.item_told);
+    assert_true(ch.topics_told);
+    assert_int_equal(ch.n_topics, 1);
+    assert_string_equal(ch.topics[0], "z");
     assert_int_equal(ch.n_topics_before, 2);
+    ch = next(w);
+    assert_nothing_told(&ch, 1);
+    assert_false(ch.topics_told);
+}
+
+static void a_target_tells_the_mode_that_it_turned_to(void **state)
+{
+    struct world *w = *state;
+    open_tail(w, ALL, 0);
+    insert(w, COLL_TARGETS, "{\"_id\":\"p:a\",\"mode\":\"pull\"}");
+    update(w, COLL_TARGETS, "{\"_id\":\"p:a\"}", "{\"$set\":{\"title\":\"A\"}}");
+    update(w, COLL_TARGETS, "{\"_id\":\"p:a\"}", "{\"$set\":{\"mode\":\"push\",\"followers\":7}}");
+    update(w, COLL_TARGETS, "{\"_id\":\"p:a\"}", "{\"$set\":{\"followers\":8}}");
+    update(w, COLL_TARGETS, "{\"_id\":\"p:a\"}", "{\"$unset\":{\"title\":\"\"}}");
+    static const enum target_mode want[] = {MODE_PULL, MODE_NOT_TOLD, MODE_PUSH, MODE_NOT_TOLD};
+    for (unsigned i = 0; i < MEM_COUNT(want); i++) {
+        struct change ch = next(w);
+        assert_int_equal(ch.kind, CHANGE_TARGET);
+        assert_string_equal(ch.name, "p:a");
+        assert_int_equal(ch.mode, want[i]);
+    }
 }
 
 static void as_many_topics_as_an_item_may_have_are_told_and_no_more(void **state)
@@ -797,7 +822,8 @@ int main(void)
         WITH_TAIL(counts_of_targets_and_edges_are_not_told),
         WITH_TAIL(only_the_kinds_asked_for_come_and_heartbeats_always),
         WITH_TAIL(what_a_foreign_hand_wrote_only_moves_time),
-        WITH_TAIL(a_new_item_tells_its_publisher_and_topics_and_an_edit_does_not),
+        WITH_TAIL(a_new_item_tells_its_publisher_and_topics_and_an_edit_its_new_topics),
+        WITH_TAIL(a_target_tells_the_mode_that_it_turned_to),
         WITH_TAIL(as_many_topics_as_an_item_may_have_are_told_and_no_more),
         WITH_TAIL(an_item_that_does_not_read_as_it_should_is_not_told_and_the_tail_goes_on),
         WITH_TAIL(without_being_asked_nothing_is_told_of_items),

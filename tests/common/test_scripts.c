@@ -194,12 +194,13 @@ static long long build(struct world *w, const char *user, ts_t least, const char
 
 /* ids: newest first, ended by 0. */
 static long long finish_ids(struct world *w, const char *user, const char *token, long long floor, int cap,
-                            const long long *ids)
+                            const char *pulls, const long long *ids)
 {
-    const char *argv[ARGS_MAX] = {"2",      tl(user), pf(user),          token,       num(floor), num(-floor),
-                                  num(cap), "60000",  "p:muted\nw:word", "1700000000"};
+    const char *argv[ARGS_MAX] = {
+        "2",      tl(user), pf(user),          token,        num(floor), num(-floor),
+        num(cap), "60000",  "p:muted\nw:word", "1700000000", pulls};
     char texts[ARGS_MAX][24];
-    int n = 10;
+    int n = 11;
     for (int i = 0; ids[i] != 0; i++) {
         snprintf(texts[n], sizeof texts[n], "-%lld", ids[i]);
         snprintf(texts[n + 1], sizeof texts[n], "%lld", ids[i]);
@@ -212,7 +213,7 @@ static long long finish_ids(struct world *w, const char *user, const char *token
 }
 
 #define FINISH(user, token, floor, cap, ...)                                                                 \
-    finish_ids(w, user, token, floor, cap, (const long long[]){__VA_ARGS__})
+    finish_ids(w, user, token, floor, cap, "", (const long long[]){__VA_ARGS__})
 
 static long long deliver(struct world *w, ts_t t, long long id, ts_t epoch, long long n, const char *user)
 {
@@ -482,7 +483,7 @@ static void p11_a_timeline_never_outgrows_its_compact_encoding(void **state)
             for (int k = 0; k < 120; k++)
                 ids[k] = base + 200000 - k;
             ids[120] = 0;
-            assert_int_equal(finish_ids(w, "u", "token", base - 5, 120, ids), 1);
+            assert_int_equal(finish_ids(w, "u", "token", base - 5, 120, "", ids), 1);
             assert_int_equal(INTEGER("ZCARD", tl("u")), 121);
         }
         assert_int_equal(one(CALL(SCRIPT_DELIVER, "2", bk(BUCKET), tl("u"), T(30 + (ts_t)i), num(id),
@@ -863,7 +864,7 @@ static void a_timeline_of_a_thousand_is_finished_too(void **state)
         ids[i] = 1000 - i;
     ids[N] = 0;
     assert_int_equal(build(w, "u", 20, "token", NULL), 1);
-    assert_int_equal(finish_ids(w, "u", "token", 0, 1000, ids), 1);
+    assert_int_equal(finish_ids(w, "u", "token", 0, 1000, "", ids), 1);
     assert_int_equal(INTEGER("ZCARD", tl("u")), N + 1);
 }
 
@@ -978,6 +979,135 @@ static void room_can_be_made_when_there_is_none(void **state)
     assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u")), 0);
 }
 
+/* ---- turns ---- */
+
+static long long turn_to_pull(struct world *w, ts_t t, const char *target, long long n, const char *user)
+{
+    return one(CALL(SCRIPT_PULL, "2", bk(BUCKET), tl(user), T(t), target, T(1), num(n), "1"));
+}
+
+#define TURN_TO_PUSH(t, target, floor, n, user, n_ids, ...)                                                  \
+    one(CALL(SCRIPT_PUSH, "2", bk(BUCKET), tl(user), T(t), target, "8", num(-(floor)), n_ids, __VA_ARGS__,   \
+             T(1), num(n), "1"))
+
+static const char *pull_list(struct world *w, const char *user)
+{
+    return TEXT("HGET", pf(user), "p");
+}
+
+static void a_target_turns_to_pull_once_where_the_timeline_is_older(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    ready(w, "late", 40);
+    assert_int_equal(one(CALL(SCRIPT_PULL, "4", bk(BUCKET), tl("absent"), tl("u"), tl("late"), T(30), "p:big",
+                              T(1), "0", "3")),
+                     1);
+    assert_string_equal(pull_list(w, "u"), "\np:big\n");
+    assert_string_equal(pull_list(w, "late"), "");
+    assert_int_equal(INTEGER("EXISTS", tl("absent"), pf("absent")), 0);
+    assert_int_equal(turn_to_pull(w, 30, "p:big", 1, "u"), 1);
+    assert_string_equal(pull_list(w, "u"), "\np:big\n");
+    assert_int_equal(turn_to_pull(w, 31, "p:bigger", 2, "u"), 1);
+    assert_int_equal(turn_to_pull(w, 32, "t:big", 3, "u"), 1);
+    assert_string_equal(pull_list(w, "u"), "\np:big\np:bigger\nt:big\n");
+    assert_string_equal(record(w, "seen"), T(32));
+}
+
+static void turning_back_merges_the_newest_and_takes_the_target_off(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    assert_int_equal(turn_to_pull(w, 30, "p:big", 0, "u"), 1);
+    assert_int_equal(turn_to_pull(w, 30, "p:bigger", 1, "u"), 1);
+    assert_int_equal(deliver(w, 31, 55, 1, 2, "u"), 1);
+    RUN("PEXPIRE", tl("u"), "50000");
+    assert_int_equal(TURN_TO_PUSH(40, "p:big", 0, 3, "u", "3", "70", "60", "50"), 1);
+    assert_string_equal(members(w, "u"), "70 60 55 50 f0");
+    assert_string_equal(pull_list(w, "u"), "\np:bigger\n");
+    assert_in_range(INTEGER("PTTL", tl("u")), 1, 50000);
+    assert_int_equal(TURN_TO_PUSH(41, "p:bigger", 0, 4, "u", "1", "99"), 1);
+    assert_string_equal(members(w, "u"), "99 70 60 55 50 f0");
+    assert_int_equal(INTEGER("HEXISTS", pf("u"), "p"), 0);
+}
+
+static void who_does_not_pull_the_target_gets_nothing_when_it_turns_back(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    ready(w, "late", 50);
+    RUN("HSET", pf("late"), "p", "\np:big\n");
+    assert_int_equal(turn_to_pull(w, 30, "p:bigger", 0, "u"), 1);
+    assert_int_equal(TURN_TO_PUSH(40, "p:big", 0, 1, "u", "1", "70"), 1);
+    assert_string_equal(members(w, "u"), "f0");
+    assert_string_equal(pull_list(w, "u"), "\np:bigger\n");
+    assert_int_equal(TURN_TO_PUSH(40, "p:big", 0, 2, "late", "1", "70"), 1);
+    assert_string_equal(members(w, "late"), "f0");
+    assert_string_equal(pull_list(w, "late"), "\np:big\n");
+}
+
+static void older_items_of_a_target_that_turns_back_raise_the_floor(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    assert_int_equal(deliver(w, 31, 45, 1, 0, "u"), 1);
+    assert_int_equal(deliver(w, 31, 65, 1, 1, "u"), 1);
+    assert_int_equal(turn_to_pull(w, 32, "p:big", 2, "u"), 1);
+    assert_int_equal(TURN_TO_PUSH(40, "p:big", 50, 3, "u", "2", "70", "60"), 1);
+    assert_string_equal(members(w, "u"), "70 65 60 f50");
+}
+
+static void a_full_timeline_keeps_its_cap_and_its_encoding_when_a_target_turns_back(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(deliver(w, 31, 100 + 2 * i, 1, i, "u"), 1);
+    RUN("CONFIG", "SET", "zset-max-listpack-entries", "11");
+    assert_int_equal(turn_to_pull(w, 32, "p:big", 10, "u"), 1);
+    assert_int_equal(TURN_TO_PUSH(40, "p:big", 0, 11, "u", "5", "119", "117", "111", "105", "101"), 1);
+    assert_string_equal(members(w, "u"), "119 118 117 116 114 112 111 110 f108");
+    assert_string_equal(TEXT("OBJECT", "ENCODING", tl("u")), "listpack");
+}
+
+static void a_turn_takes_the_token_of_a_timeline_being_built(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(turn_to_pull(w, 30, "p:big", 0, "u"), 1);
+    assert_int_equal(FINISH("u", "token", 0, 8, 60, 0), 0);
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(TURN_TO_PUSH(40, "p:big", 0, 1, "u", "1", "70"), 1);
+    assert_int_equal(FINISH("u", "token", 0, 8, 60, 0), 0);
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(turn_to_pull(w, 40, "p:big", 2, "u"), 1); /* its R covers that turn */
+    assert_int_equal(FINISH("u", "token", 0, 8, 60, 0), 1);
+}
+
+static void a_turn_of_another_owner_is_refused(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    char *before = snapshot(w);
+    assert_int_equal(turn_to_pull(w, 30, "p:big", 1, "u"), 0);
+    assert_int_equal(TURN_TO_PUSH(30, "p:big", 0, 1, "u", "1", "70"), 0);
+    char *after = snapshot(w);
+    assert_string_equal(before, after);
+    free(before);
+    free(after);
+}
+
+static void a_rebuild_brings_the_pull_list(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(finish_ids(w, "u", "token", 0, 8, "\np:big\n", (const long long[]){60, 0}), 1);
+    assert_string_equal(pull_list(w, "u"), "\np:big\n");
+    assert_int_equal(drop(w, 90, 1, 0, "u"), 1);
+    ready(w, "u", 95);
+    assert_int_equal(INTEGER("HEXISTS", pf("u"), "p"), 0);
+}
+
 int main(void)
 {
 #define FRESH(f) cmocka_unit_test_setup(f, setup)
@@ -1025,6 +1155,14 @@ int main(void)
         FRESH(what_an_evicted_timeline_missed_is_within_the_next_rebuild),
         FRESH(room_can_be_made_when_there_is_none),
         FRESH(a_random_life_of_a_timeline_agrees_with_the_model),
+        FRESH(a_target_turns_to_pull_once_where_the_timeline_is_older),
+        FRESH(turning_back_merges_the_newest_and_takes_the_target_off),
+        FRESH(who_does_not_pull_the_target_gets_nothing_when_it_turns_back),
+        FRESH(older_items_of_a_target_that_turns_back_raise_the_floor),
+        FRESH(a_full_timeline_keeps_its_cap_and_its_encoding_when_a_target_turns_back),
+        FRESH(a_turn_takes_the_token_of_a_timeline_being_built),
+        FRESH(a_turn_of_another_owner_is_refused),
+        FRESH(a_rebuild_brings_the_pull_list),
     };
     return cmocka_run_group_tests_name("common/scripts", tests, group_setup, group_teardown);
 }

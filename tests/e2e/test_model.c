@@ -100,6 +100,18 @@ static int start_stack(void **state)
     return 0;
 }
 
+/* The same, where many a target is pulled and turns all the time: at three followers, of six users. */
+static int start_pulling_stack(void **state)
+{
+    (void)state;
+    e2e_stack_start(&stack,
+                    &(struct e2e_stack_options){.entries = CAP,
+                                                .n_apis = 2,
+                                                .api_flags = {"--pull-threshold", "3", "--count-interval",
+                                                              "100", "--pull-items", "10"}});
+    return 0;
+}
+
 static int stop_stack(void **state)
 {
     (void)state;
@@ -109,15 +121,17 @@ static int stop_stack(void **state)
 /* ---- one seed ---- */
 
 struct counts {
-    double crossed, rebuilt;
+    double crossed, rebuilt, turned, loaded;
 };
 
 static struct counts count(void)
 {
-    struct counts c = {0, 0};
+    struct counts c = {0};
     for (int i = 0; i < 2; i++) {
         c.crossed += e2e_metric(&stack.apis[i], "feedmill_page_source_total{source=\"both\"}");
         c.crossed += e2e_metric(&stack.apis[i], "feedmill_page_source_total{source=\"store\"}");
+        c.turned += e2e_metric(&stack.apis[i], "feedmill_target_turns_total");
+        c.loaded += e2e_metric(&stack.apis[i], "feedmill_pulled_loads_total");
         c.rebuilt += e2e_metric(&stack.apis[i], "feedmill_rebuilds_total{result=\"done\"}");
     }
     return c;
@@ -183,7 +197,7 @@ static void round_of(struct driver *d, unsigned flags)
     }
 }
 
-static void run_seed(uint64_t seed)
+static void run_seed(uint64_t seed, bool pulling)
 {
     struct driver d;
     int64_t start = clock_mono_ms();
@@ -205,10 +219,13 @@ static void run_seed(uint64_t seed)
     driver_check_all_feeds(&d);
     for (unsigned u = 0; u < d.users; u++)
         driver_check_delivered(&d, u);
-    check_trimming(&d);
+    if (!pulling)
+        check_trimming(&d);
     struct counts after = count();
     if (after.crossed <= before.crossed || after.rebuilt <= before.rebuilt)
         driver_fail(&d, "this seed did not cross a floor or rebuild a timeline");
+    if (pulling && (after.turned <= before.turned || after.loaded <= before.loaded))
+        driver_fail(&d, "nothing turned in this seed, or nothing was pulled");
     printf("seed %" PRIu64
            ": %u ops (%u new, %u revised, %u deleted, %u edges), %u feeds, %u items compared, %.0f pages "
            "below a floor, %.0f rebuilds, %" PRId64 " ms\n",
@@ -224,7 +241,16 @@ static void feeds_equal_the_model_whatever_is_written(void **state)
     uint64_t seed = (uint64_t)e2e_env("FEEDMILL_SEED", 1);
     int64_t seeds = e2e_env("FEEDMILL_SEEDS", fixture_slowness() > 1 ? 3 : 12);
     for (int64_t i = 0; i < seeds; i++)
-        run_seed(seed + (uint64_t)i);
+        run_seed(seed + (uint64_t)i, false);
+}
+
+static void feeds_equal_the_model_while_targets_turn(void **state)
+{
+    (void)state;
+    uint64_t seed = (uint64_t)e2e_env("FEEDMILL_SEED", 1) + 1000;
+    int64_t seeds = e2e_env("FEEDMILL_SEEDS", fixture_slowness() > 1 ? 2 : 8);
+    for (int64_t i = 0; i < seeds; i++)
+        run_seed(seed + (uint64_t)i, true);
 }
 
 /* ---- reads and writes at the same time ---- */
@@ -317,7 +343,13 @@ int main(void)
         cmocka_unit_test(feeds_equal_the_model_whatever_is_written),
         cmocka_unit_test(feeds_equal_the_model_after_reads_and_writes_met),
     };
+    const struct CMUnitTest pulling[] = {
+        cmocka_unit_test(feeds_equal_the_model_while_targets_turn),
+        cmocka_unit_test(feeds_equal_the_model_after_reads_and_writes_met),
+    };
     e2e_choose_tests();
     int failed = cmocka_run_group_tests_name("the model", pure, NULL, NULL);
-    return failed + cmocka_run_group_tests_name("feeds and the model", whole, start_stack, stop_stack);
+    failed += cmocka_run_group_tests_name("feeds and the model", whole, start_stack, stop_stack);
+    return failed + cmocka_run_group_tests_name("feeds and the model, pulled", pulling, start_pulling_stack,
+                                                stop_stack);
 }

@@ -280,8 +280,8 @@ RIG ts_t rig_build(struct rig *r, const char *user, ts_t least)
 RIG bool rig_finish(struct rig *r, const char *user)
 {
     struct rig_keys k = rig_keys(user);
-    const char *argv[] = {k.tl, k.pf, "token", "0", "0", "120", "600000", "", "1"};
-    redisReply *reply = rig_script(r, SCRIPT_FINISH, 2, 9, argv);
+    const char *argv[] = {k.tl, k.pf, "token", "0", "0", "120", "600000", "", "1", ""};
+    redisReply *reply = rig_script(r, SCRIPT_FINISH, 2, 10, argv);
     bool done = reply->integer == 1;
     freeReplyObject(reply);
     return done;

@@ -127,16 +127,16 @@ static void finish(unsigned u, const unsigned *newest, unsigned n, unsigned floo
 {
     struct rig_keys k = rig_keys(user_name(u));
     char text[2 + 2 * ENTRIES][ITEM_ID_TEXT_SIZE + 1];
-    const char *argv[9 + 2 * ENTRIES] = {k.tl, k.pf, "token", text[0], text[1], "20", "600000", "", "1"};
+    const char *argv[10 + 2 * ENTRIES] = {k.tl, k.pf, "token", text[0], text[1], "20", "600000", "", "1", ""};
     snprintf(text[0], sizeof text[0], "%u", floor);
     snprintf(text[1], sizeof text[1], "-%u", floor);
     for (unsigned i = 0; i < n; i++) {
         snprintf(text[2 + 2 * i], sizeof text[0], "-%u", newest[i]);
         snprintf(text[3 + 2 * i], sizeof text[0], "%u", newest[i]);
-        argv[9 + 2 * i] = text[2 + 2 * i];
-        argv[10 + 2 * i] = text[3 + 2 * i];
+        argv[10 + 2 * i] = text[2 + 2 * i];
+        argv[11 + 2 * i] = text[3 + 2 * i];
     }
-    freeReplyObject(rig_script(&rig, SCRIPT_FINISH, 2, 9 + 2 * (int)n, argv));
+    freeReplyObject(rig_script(&rig, SCRIPT_FINISH, 2, 10 + 2 * (int)n, argv));
 }
 
 /* A rebuild as feed-api does it; writes may come between its reading and its end. */

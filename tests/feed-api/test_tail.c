@@ -47,6 +47,7 @@ static int setup(void **state)
     struct auth_options ao = {.jwt_keys_file = r->jwt_file, .admin_key_file = r->admin_file};
     assert_int_equal(auth_new(&app->auth, &ao, app->metrics, &e), 0);
     assert_int_equal(content_new(&app->content, 16 << 20, app->metrics, &e), 0);
+    app->pulled = pulled_new(100, 100, app->metrics);
     app->feed = feed_state_new();
     assert_int_equal(tail_start(&app->tail, app, &e), 0);
     *state = r;
@@ -62,6 +63,7 @@ static int teardown(void **state)
     tail_stop(app->tail);
     feed_state_free(app->feed);
     content_free(app->content);
+    pulled_free(app->pulled);
     auth_free(app->auth);
     metrics_free(app->metrics);
     mongo_conn_put(r->conn);

@@ -33,7 +33,7 @@ static void add_list(struct buf *b, const char *const *items, size_t n)
 
 struct wire {
     const char *record[2]; /* progress, born */
-    const char *meta[4];   /* r, st, m, x */
+    const char *meta[5];   /* r, st, m, x, p */
     const char *floor;
     const char *ids[16];
     size_t n;
@@ -56,7 +56,7 @@ static redisReply *reply_of(const struct wire *w)
     buf_init(&b, 65536);
     buf_add_str(&b, "*4\r\n");
     add_list(&b, w->record, 2);
-    add_list(&b, w->meta, 4);
+    add_list(&b, w->meta, 5);
     add_string(&b, w->floor);
     add_list(&b, w->ids, w->n);
     redisReply *r = parse_wire(b.data);
@@ -67,7 +67,7 @@ static redisReply *reply_of(const struct wire *w)
 static struct wire good(void)
 {
     return (struct wire){.record = {"0000000200000000", "0000000000000001"},
-                         .meta = {"0000000100000000", "r", "p:x\nw:cat", "1700000000"},
+                         .meta = {"0000000100000000", "r", "p:x\nw:cat", "1700000000", "\np:big\n"},
                          .floor = "-50",
                          .ids = {"90", "80", "70", "f", "40"},
                          .n = 5};
@@ -96,6 +96,7 @@ static void a_timeline_reads_with_all_its_parts(void **state)
     assert_int_equal(t.r, 0x100000000);
     assert_string_equal(t.mutes, "p:x\nw:cat");
     assert_int_equal(t.expiry_set_s, 1700000000);
+    assert_string_equal(t.pulls, "\np:big\n");
     assert_int_equal(t.floor, 50);
     assert_int_equal(t.n, 3);
     assert_int_equal(t.ids[2], 70);

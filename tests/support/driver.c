@@ -410,5 +410,9 @@ void driver_catch_up(struct driver *d)
             driver_fail(d, "fanout did not reach position %016llx for %s: it is at %016llx",
                         (unsigned long long)d->position, driver_user(d, u),
                         (unsigned long long)e2e_progress(d->redis, driver_user(d, u)));
+    for (size_t i = 0; i < d->n_apis; i++)
+        if (!e2e_tail_reached(&d->apis[i], d->position))
+            driver_fail(d, "feed-api %zu did not reach position %016llx", i + 1,
+                        (unsigned long long)d->position);
     d->delivered = d->position;
 }

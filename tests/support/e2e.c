@@ -418,6 +418,32 @@ static bool has_caught_up(void *arg)
     return e2e_progress(u->c, u->user) >= u->position;
 }
 
+struct tail_reached {
+    struct e2e_api *api;
+    ts_t position;
+};
+
+static bool has_reached(void *arg)
+{
+    struct tail_reached *u = arg;
+    struct reply r;
+    ts_t at = 0;
+    if (e2e_try(u->api, "GET", "/v1/status", NULL, NULL, &r) != 0)
+        return false;
+    json_t *j = r.status == 200 ? reply_json(&r) : NULL;
+    const char *text = json_string_value(json_object_get(json_object_get(j, "tail"), "position"));
+    bool reached = text && ts_parse(text, &at, NULL) == 0 && at >= u->position;
+    json_decref(j);
+    reply_done(&r);
+    return reached;
+}
+
+bool e2e_tail_reached(struct e2e_api *a, ts_t position)
+{
+    struct tail_reached u = {a, position};
+    return fixture_until(has_reached, &u, CAUGHT_UP_MS);
+}
+
 bool e2e_caught_up(redisContext *c, const char *user, ts_t position)
 {
     struct catch_up u = {c, user, position};

@@ -136,6 +136,10 @@ struct e2e_timeline {
 };
 bool e2e_timeline(redisContext *c, const char *user, struct e2e_timeline *out);
 
+/* e2e_tail_reached() waits until the process has taken in the log up to position: what it adds to pages by
+ * itself (pulled items) is as new then. False after about 20 s. */
+bool e2e_tail_reached(struct e2e_api *a, ts_t position);
+
 /* e2e_caught_up() waits until the user's bucket has progress of at least position; false after about 20 s. */
 bool e2e_caught_up(redisContext *c, const char *user, ts_t position);
 

@@ -303,7 +303,7 @@ static int finish(struct model *m)
     m->building = false;
     truth_at(m, m->build_r, in, NULL, NULL);
     char texts[CAP][2][16], floor[16], score[16], token[16];
-    const char *argv[12 + 2 * CAP] = {"2", m->tl, m->pf, token, floor, score, "8", "60000", "", "1"};
+    const char *argv[13 + 2 * CAP] = {"2", m->tl, m->pf, token, floor, score, "8", "60000", "", "1", ""};
     int n = 0, at_floor = 0;
     for (int id = m->newest_id; id >= 1 && at_floor == 0; id--) {
         if (!in[id])
@@ -314,8 +314,8 @@ static int finish(struct model *m)
         }
         snprintf(texts[n][0], sizeof texts[n][0], "-%d", id);
         snprintf(texts[n][1], sizeof texts[n][1], "%d", id);
-        argv[10 + 2 * n] = texts[n][0];
-        argv[11 + 2 * n] = texts[n][1];
+        argv[11 + 2 * n] = texts[n][0];
+        argv[12 + 2 * n] = texts[n][1];
         n++;
     }
     snprintf(floor, sizeof floor, "%d", at_floor);
