@@ -341,6 +341,88 @@ static void a_list_goes_from_the_most_followed_down_page_by_page(void **state)
     world_close(&w);
 }
 
+/* ---- turns ---- */
+
+static bool is_pulled(struct world *w, enum target_kind kind, const char *name)
+{
+    struct target t = get(w, kind, name);
+    bool pull = t.pull;
+    target_done(&t);
+    return pull;
+}
+
+static unsigned decide(struct world *w, int64_t threshold, int64_t most)
+{
+    struct turns_options o = {threshold, most};
+    struct err e;
+    unsigned n = 0;
+    assert_int_equal(mongo_conn_fresh(w->s.conn, NULL, &e), 0);
+    if (turns_decide(w->s.conn, &o, &n, &e) != 0)
+        fail_msg("%s", e.msg);
+    return n;
+}
+
+static void followed_by(struct world *w, const char *target, int from, int to)
+{
+    struct err e;
+    char user[16];
+    for (int i = from; i != to; i += from < to ? 1 : -1) {
+        snprintf(user, sizeof user, "u%d", from < to ? i : i - 1);
+        follow(w, user, target, from > to);
+    }
+    assert_int_equal(counts_recount(w->s.conn, target, NULL, &e), 0);
+}
+
+static void a_target_turns_at_the_threshold_and_back_well_below_it(void **state)
+{
+    struct world w;
+    world_open(&w, state);
+    followed_by(&w, "p:big", 0, 7);
+    followed_by(&w, "t:big", 0, 8);
+    assert_int_equal(decide(&w, 8, 10), 1);
+    assert_false(is_pulled(&w, TARGET_PUBLISHER, "big"));
+    assert_true(is_pulled(&w, TARGET_TOPIC, "big"));
+    assert_int_equal(decide(&w, 8, 10), 0);
+    followed_by(&w, "t:big", 8, 6);
+    assert_int_equal(decide(&w, 8, 10), 0);
+    assert_true(is_pulled(&w, TARGET_TOPIC, "big"));
+    followed_by(&w, "t:big", 6, 5);
+    assert_int_equal(decide(&w, 8, 10), 1);
+    assert_false(is_pulled(&w, TARGET_TOPIC, "big"));
+    followed_by(&w, "t:big", 5, 7);
+    assert_int_equal(decide(&w, 8, 10), 0);
+    world_close(&w);
+}
+
+static void the_largest_targets_are_pulled_when_there_are_too_many(void **state)
+{
+    struct world w;
+    world_open(&w, state);
+    followed_by(&w, "p:small", 0, 3);
+    followed_by(&w, "p:large", 0, 5);
+    followed_by(&w, "p:middle", 0, 4);
+    assert_int_equal(decide(&w, 3, 2), 2);
+    assert_true(is_pulled(&w, TARGET_PUBLISHER, "large"));
+    assert_true(is_pulled(&w, TARGET_PUBLISHER, "middle"));
+    assert_false(is_pulled(&w, TARGET_PUBLISHER, "small"));
+    assert_int_equal(decide(&w, 0, 2), 2); /* no threshold: nothing is pulled */
+    assert_false(is_pulled(&w, TARGET_PUBLISHER, "large"));
+    world_close(&w);
+}
+
+static void turning_keeps_profile_and_counts(void **state)
+{
+    struct world w;
+    world_open(&w, state);
+    publish(&w, "big", "x");
+    followed_by(&w, "p:big", 0, 3);
+    assert_int_equal(decide(&w, 2, 10), 1);
+    assert_counts(&w, TARGET_PUBLISHER, "big", 3, 1);
+    followed_by(&w, "p:big", 3, 4);
+    assert_true(is_pulled(&w, TARGET_PUBLISHER, "big"));
+    world_close(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -350,6 +432,9 @@ int main(void)
         cmocka_unit_test(what_a_write_marked_is_counted_by_the_thread),
         cmocka_unit_test(a_first_sweep_mends_what_a_killed_process_left),
         cmocka_unit_test(a_profile_is_replaced_as_a_whole_and_keeps_the_counts),
+        cmocka_unit_test(a_target_turns_at_the_threshold_and_back_well_below_it),
+        cmocka_unit_test(the_largest_targets_are_pulled_when_there_are_too_many),
+        cmocka_unit_test(turning_keeps_profile_and_counts),
         cmocka_unit_test(a_list_goes_from_the_most_followed_down_page_by_page),
     };
     return cmocka_run_group_tests(tests, fixture_group_setup_mongod, fixture_group_teardown);
