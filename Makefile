@@ -136,6 +136,11 @@ bench: ## measure on a stack of its own: pages, publishes, demo load, bytes an e
 	@$(SUBMAKE) V=release build
 	@tools/bench/run.sh
 
+bench-fanout: ## measure deliveries against plain Redis, audiences, fairness: ROUNDS=5 QUICK=1 ONLY=A,B
+	@tools/setup.sh run bench
+	@$(SUBMAKE) V=release build
+	@python3 tools/bench/fanout.py
+
 fuzz: ## run each fuzz target of tests/fuzz for FUZZ_SECONDS=30
 	@tools/setup.sh run fuzz
 	@tools/fuzz.sh $(or $(FUZZ_SECONDS),30)
@@ -157,5 +162,5 @@ clean: ## remove everything that was built
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
 
-.PHONY: build tests setup run test san bench fuzz lint fmt show-includes clean help
+.PHONY: build tests setup run test san bench bench-fanout fuzz lint fmt show-includes clean help
 .SECONDARY:
