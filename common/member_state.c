@@ -15,6 +15,7 @@ void member_state_append(const struct member_state *s, const char *name, bson_t 
     BSON_APPEND_INT64(&o, "backlog", s->backlog);
     BSON_APPEND_INT64(&o, "memory_used", s->memory_used);
     BSON_APPEND_INT64(&o, "memory_max", s->memory_max);
+    BSON_APPEND_BOOL(&o, "memory_tight", s->memory_tight);
     BSON_APPEND_INT64(&o, "evicted", s->evicted);
     bson_append_document_end(d, &o);
 }
@@ -51,6 +52,7 @@ bool member_state_read(const bson_t *d, const char *name, struct member_state *o
         .backlog = number(&o, "backlog", 0),
         .memory_used = number(&o, "memory_used", -1),
         .memory_max = number(&o, "memory_max", 0),
+        .memory_tight = is_true(&o, "memory_tight"),
         .evicted = number(&o, "evicted", 0),
     };
     if (!mongo_get_ts(&o, "progress", &out->progress))

@@ -20,6 +20,7 @@ struct member_state {
     int64_t backlog;           /* changes read from the log that are not delivered to everybody */
     int64_t memory_used;       /* of its Redis, in bytes; -1: unknown */
     int64_t memory_max;        /* maxmemory; 0: none */
+    bool memory_tight;         /* nearly all of it is used (fanout/room.h) */
     int64_t evicted;           /* timelines that it dropped to make room */
 };
 

@@ -102,6 +102,7 @@ void status_report(void *status, struct member_state *out)
         .backlog = st.backlog,
         .memory_used = room.known ? room.used : -1,
         .memory_max = room.max,
+        .memory_tight = room.tight,
         .evicted = room.evicted,
     };
 }

@@ -76,6 +76,8 @@ static int start_workers(struct app *app, struct err *e)
         if (app->ranker == NULL)
             return err_prefix(e, "--ranker");
     }
+    struct pressure_limits pl = {.lag_ms = app->cfg.publish_lag_max, .backlog = app->cfg.publish_backlog_max};
+    app->pressure = pressure_new(&pl, app->metrics);
     return health_start(&app->health, app, e);
 }
 
@@ -209,6 +211,7 @@ void app_stop(struct app *app)
     counts_stop(app->counts);
     tail_stop(app->tail);
     workers_stop(app->workers);
+    pressure_free(app->pressure);
     content_free(app->content);
     pulled_free(app->pulled);
     auth_free(app->auth);

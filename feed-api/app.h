@@ -18,6 +18,7 @@
 #include "feed-api/content.h"
 #include "feed-api/health.h"
 #include "feed-api/metrics.h"
+#include "feed-api/pressure.h"
 #include "feed-api/tail.h"
 #include "feed-api/workers.h"
 
@@ -47,6 +48,7 @@ struct app {
     struct item_ids *item_ids;
     struct workers *workers;
     struct http_client *ranker; /* loop's thread only; NULL when none is configured */
+    struct pressure *pressure;  /* whether fanout keeps up */
     struct health *health;
     struct admin_options admin; /* readiness, status, metrics */
     struct http_server *http;

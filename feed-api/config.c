@@ -63,6 +63,12 @@ static const struct config_row rows[] = {
     {"pull-items", CONFIG_INT, AT(pull_items), "500", 10, 10000,
      "newest items kept in memory of each of them"},
 
+    {"publish-lag-max", CONFIG_MS, AT(publish_lag_max), "60s", 0, MS_DAY,
+     "how far fanout may be behind before publishing is answered 503; 0: never"},
+    {"publish-backlog-max", CONFIG_INT, AT(publish_backlog_max), "15000", 0, 1000000,
+     "changes that a fanout may hold undelivered before publishing is answered 503 (see its --backlog); 0: "
+     "never"},
+
     {"content-cache-bytes", CONFIG_BYTES, AT(content_cache_bytes), "64m", MIB, 65536 * MIB,
      "memory for item bodies"},
     {"max-follows", CONFIG_INT, AT(max_follows), "10000", 1, 1000000, "follows of one user"},

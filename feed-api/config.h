@@ -45,6 +45,10 @@ struct feed_config {
     int64_t pull_targets;   /* pulled ones at most, in the whole system */
     int64_t pull_items;     /* kept in memory of each that is met */
 
+    /* publishing is refused while a fanout is behind by more than this; 0: never */
+    int64_t publish_lag_max;
+    int64_t publish_backlog_max; /* changes */
+
     /* caps */
     int64_t content_cache_bytes;
     int64_t max_follows;

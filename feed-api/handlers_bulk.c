@@ -17,6 +17,15 @@ static void refuse_foreign(struct call *c, struct bulk *b)
             bulk_refuse(&b->lines[i], PROBLEM_FORBIDDEN, "this key may not publish as this publisher");
 }
 
+/* Before anything is done: half a request would only have to be sent again. */
+static bool publishes(const struct bulk *b)
+{
+    for (size_t i = 0; i < b->n; i++)
+        if (b->lines[i].state == BULK_WAITING && b->lines[i].op == BULK_POST)
+            return true;
+    return false;
+}
+
 static void bulk_work(struct worker *w, struct call *c)
 {
     struct items s = handlers_items_store(w);
@@ -27,6 +36,10 @@ static void bulk_work(struct worker *w, struct call *c)
         return;
     }
     refuse_foreign(c, b);
+    if (publishes(b) && handlers_items_held_back(c) != 0) {
+        bulk_free(b);
+        return;
+    }
     if (bulk_run(&s, b, &e) != 0) {
         call_fail_err(c, &e);
     } else {

@@ -51,6 +51,19 @@ static int check_publisher(struct call *c, const char *publisher)
     return call_fail(c, PROBLEM_FORBIDDEN, "this key may not publish as this publisher");
 }
 
+int handlers_items_held_back(struct call *c)
+{
+    int64_t retry_after_ms;
+    enum pressure_reason why = pressure_refuses(c->app->pressure, &retry_after_ms);
+    if (why == PRESSURE_NONE)
+        return 0;
+    metrics_add(c->app->metrics, M_PUBLISH_REFUSED, why == PRESSURE_LAG ? MRF_LAG : MRF_BACKLOG, 1);
+    call_fail(c, PROBLEM_OVERLOADED,
+              "timelines are too far behind: nothing is published until they caught up");
+    call_retry_after(c, retry_after_ms);
+    return -1;
+}
+
 /* ---- POST /v1/items ---- */
 
 static void post_free(void *data)
@@ -111,7 +124,7 @@ static void post_item(struct call *c)
 {
     c->data = mem_zero(1, sizeof(struct item));
     c->data_free = post_free;
-    if (post_read(c, c->data) != 0)
+    if (post_read(c, c->data) != 0 || handlers_items_held_back(c) != 0)
         call_finish(c);
     else
         call_work(c, post_work);
@@ -356,12 +369,18 @@ static struct change *change_new(struct call *c)
     return c->data;
 }
 
+/* Only other topics cost fan-out. */
+static bool moves_item(const json_t *patch)
+{
+    return json_object_get(patch, "topics") != NULL;
+}
+
 static void patch_item(struct call *c)
 {
     struct change *change = change_new(c);
     if (take_if_match(c, &change->if_match) == 0)
         change->patch = call_json(c);
-    if (change->patch == NULL)
+    if (change->patch == NULL || (moves_item(change->patch) && handlers_items_held_back(c) != 0))
         call_finish(c);
     else
         call_work(c, change_work);

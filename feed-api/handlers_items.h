@@ -13,4 +13,8 @@ struct items handlers_items_store(struct worker *w);
  * braces. */
 void handlers_items_result(const struct items_written *written, struct buf *out);
 
+/* handlers_items_held_back() makes a 503 the answer when fanout is too far behind to be given more (see
+ * pressure.h): -1 then. Deletions are never held back. */
+int handlers_items_held_back(struct call *c);
+
 #endif

@@ -40,6 +40,12 @@ static bool app_ready(struct buf *degraded, void *arg)
     }
     if (!tail_alive(app->tail))
         add_degraded(degraded, "tail");
+    struct pressure_view v;
+    pressure_look(app->pressure, &v);
+    if (v.reason != PRESSURE_NONE)
+        add_degraded(degraded, "fanout");
+    if (v.memory_tight)
+        add_degraded(degraded, "redis_memory");
     return served && app->up && !app->draining && tail_position(app->tail) != 0;
 }
 
@@ -108,6 +114,63 @@ static void add_queues(struct buf *out, const struct app *app)
                (long long)app->cfg.content_cache_bytes);
 }
 
+/* null when it is not known. */
+static void add_number(struct buf *out, const char *name, bool known, int64_t n)
+{
+    buf_printf(out, "\"%s\":", name);
+    if (known)
+        buf_printf(out, "%lld", (long long)n);
+    else
+        buf_add_str(out, "null");
+}
+
+static void add_fanout(struct buf *out, const struct pressure_fanout *f)
+{
+    const struct member_state *s = &f->state;
+    char progress[TS_TEXT_SIZE];
+    ts_format(s->progress, progress);
+    buf_add_str(out, "{\"name\":");
+    buf_add_json(out, f->name);
+    buf_printf(out, ",\"age_ms\":%lld,\"ready\":%s,\"redis\":%s,\"mongodb\":%s,\"buckets\":%u,\"progress\":",
+               (long long)(f->age_ms > 0 ? f->age_ms : 0), s->ready ? "true" : "false",
+               s->redis_ok ? "true" : "false", s->mongodb_ok ? "true" : "false", s->buckets);
+    buf_add_json(out, s->progress != 0 ? progress : NULL);
+    buf_add_char(out, ',');
+    add_number(out, "lag_ms", s->lag_ms >= 0, s->lag_ms);
+    buf_printf(out, ",\"backlog\":%lld,\"redis_memory\":{\"tight\":%s,", (long long)s->backlog,
+               s->memory_tight ? "true" : "false");
+    add_number(out, "used_bytes", s->memory_used >= 0, s->memory_used);
+    buf_add_char(out, ',');
+    add_number(out, "max_bytes", s->memory_max > 0, s->memory_max);
+    buf_printf(out, ",\"evicted_timelines\":%lld}}", (long long)s->evicted);
+}
+
+static void add_fanouts(struct buf *out, const struct app *app)
+{
+    struct pressure_view v;
+    int64_t retry_after_ms = 0;
+    pressure_look(app->pressure, &v);
+    enum pressure_reason why = pressure_refuses(app->pressure, &retry_after_ms);
+    buf_printf(out, ",\"publishing\":{\"accepting\":%s,\"reason\":", why == PRESSURE_NONE ? "true" : "false");
+    buf_add_json(out, pressure_reason_name(why));
+    buf_add_char(out, ',');
+    add_number(out, "retry_after_ms", why != PRESSURE_NONE, retry_after_ms);
+    buf_add_char(out, ',');
+    add_number(out, "lag_ms", v.lag_ms >= 0, v.lag_ms);
+    buf_printf(out, ",\"lag_max_ms\":%lld,\"backlog\":%lld,\"backlog_max\":%lld},\"fanouts\":[",
+               (long long)app->cfg.publish_lag_max, (long long)v.backlog,
+               (long long)app->cfg.publish_backlog_max);
+    const char *comma = "";
+    for (size_t i = 0; i < v.n; i++) {
+        if (!v.fanouts[i].alive || !v.fanouts[i].told)
+            continue;
+        buf_add_str(out, comma);
+        add_fanout(out, &v.fanouts[i]);
+        comma = ",";
+    }
+    buf_add_char(out, ']');
+}
+
 static void app_status(struct buf *out, void *arg)
 {
     struct app *app = arg;
@@ -119,6 +182,7 @@ static void app_status(struct buf *out, void *arg)
                app->draining ? "true" : "false");
     add_tail(out, app);
     add_queues(out, app);
+    add_fanouts(out, app);
     add_servers(out, app);
 }
 

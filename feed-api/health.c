@@ -186,6 +186,8 @@ static void probe_mongo(struct health *h)
     note(h, HEALTH_MONGODB, ok ? NULL : &e);
     if (ok)
         probe_mongo_version(h, c);
+    if (ok && pressure_probe(h->app->pressure, c, &e) != 0)
+        note(h, HEALTH_MONGODB, &e);
     mongo_conn_put(c);
 }
 

@@ -1,4 +1,5 @@
-/* health.h - brings the process up, and knows how the servers that it depends on are.
+/* health.h - brings the process up, and knows how the servers that it depends on are, and by pressure.h how
+ * far fanout is.
  *
  * One thread. First it does, again and again until it works, what has to be done in MongoDB before a request
  * can be answered: collections and indexes, the key that signs cursors, the admin key; then the loop sets

@@ -85,6 +85,17 @@ static const struct metric_row rows[] = {
                   "result", "ranked,off,timeout,unavailable,busy,error,expired"},
     [M_RANK_SECONDS] = {"feedmill_rank_seconds", HISTOGRAM, "Time the ranker took.", NULL, NULL},
 
+    [M_FANOUTS] = {"feedmill_fanouts", GAUGE, "Fanouts that are alive.", NULL, NULL},
+    [M_FANOUT_LAG_MS] = {"feedmill_fanout_lag_milliseconds", GAUGE,
+                         "How far the last of them is behind the log, as it told.", NULL, NULL},
+    [M_FANOUT_BACKLOG] = {"feedmill_fanout_backlog_changes", GAUGE,
+                          "Changes that the last of them has read and not delivered.", NULL, NULL},
+    [M_PUBLISHING] = {"feedmill_publishing_accepted", GAUGE, "1 when publishing is accepted, 0 when refused.",
+                      NULL, NULL},
+    [M_PUBLISH_REFUSED] = {"feedmill_publish_refused_total", COUNTER,
+                           "Requests to publish answered 503 because fanout is behind.", "reason",
+                           "lag,backlog"},
+
     [M_ITEM_WRITES] = {"feedmill_item_writes_total", COUNTER, "Writes of items.", "result",
                        "created,revised,unchanged,deleted"},
     [M_ITEM_ID_RETRIES] = {"feedmill_item_id_retries_total", COUNTER, "Ids that were taken already.", NULL,

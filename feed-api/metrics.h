@@ -58,6 +58,12 @@ enum feed_metric {
     M_RANKED, /* by enum metric_ranked */
     M_RANK_SECONDS,
 
+    M_FANOUTS, /* that are alive */
+    M_FANOUT_LAG_MS,
+    M_FANOUT_BACKLOG,
+    M_PUBLISHING,      /* 1: accepted, 0: refused */
+    M_PUBLISH_REFUSED, /* by enum metric_refused */
+
     M_ITEM_WRITES, /* by enum metric_write */
     M_ITEM_ID_RETRIES,
     M_GRAPH_CHANGES, /* by enum metric_graph */
@@ -97,6 +103,7 @@ enum metric_skipped { MSK_MISSING, MSK_DELETED, MSK_MUTED, MSK_NOT_FOLLOWED, MSK
 enum metric_rebuild { MRB_DONE, MRB_JOINED, MRB_LOST, MRB_NO_RECORD, MRB_NO_REDIS, MRB_FAILED };
 enum metric_position { MPO_MET, MPO_REBUILT, MPO_UNKNOWN };
 enum metric_ranked { MRK_RANKED, MRK_OFF, MRK_TIMEOUT, MRK_UNAVAILABLE, MRK_BUSY, MRK_ERROR, MRK_EXPIRED };
+enum metric_refused { MRF_LAG, MRF_BACKLOG };
 enum metric_write { MW_CREATED, MW_REVISED, MW_UNCHANGED, MW_DELETED };
 enum metric_graph { MG_FOLLOW, MG_UNFOLLOW, MG_MUTE, MG_UNMUTE };
 enum metric_event { ME_ACCEPTED, ME_DUPLICATE, ME_REJECTED };
