@@ -15,7 +15,6 @@ import concurrent.futures
 import email.utils
 import glob
 import gzip
-import http.client
 import json
 import os
 import re
@@ -24,6 +23,8 @@ import sys
 import threading
 import time
 import urllib.parse
+
+from bulk_client import FOLLOWS, ITEMS, Client, Failed, read_key
 
 LINES_PER_REQUEST = 500  # of at most 1,000
 BYTES_PER_REQUEST = 4 << 20  # of at most 8 MiB
@@ -132,48 +133,6 @@ def described_packages(limit):
         yield package, [item]
 
 
-class Api:
-    """One keep-alive connection a thread; a 503 or 429 is asked again after the time it names."""
-
-    def __init__(self, url, key):
-        self.url = urllib.parse.urlsplit(url)
-        self.key = key
-        self.local = threading.local()
-
-    def call(self, method, path, body, content_type):
-        for attempt in range(8):
-            try:
-                if getattr(self.local, "conn", None) is None:
-                    self.local.conn = http.client.HTTPConnection(self.url.hostname, self.url.port, timeout=60)
-                headers = {"Authorization": "Bearer " + self.key, "Content-Type": content_type}
-                self.local.conn.request(method, path, body, headers)
-                reply = self.local.conn.getresponse()
-                data = reply.read()
-            except (OSError, http.client.HTTPException) as problem:
-                self.local.conn = None
-                wait, what = 0.2 * 2**attempt, str(problem)
-            else:
-                if reply.status < 300:
-                    return data
-                if reply.status not in (429, 503):
-                    sys.exit(f"demo: {method} {path} was answered {reply.status}: {data[:400].decode('utf-8', 'replace')}")
-                wait, what = float(reply.headers.get("Retry-After") or 1), f"status {reply.status}"
-            time.sleep(min(wait, 10))
-        sys.exit(f"demo: {method} {path} failed 8 times, last: {what}. Is feedmill running at {self.url.geturl()}?")
-
-    def bulk(self, path, objects):
-        """Sends NDJSON; answers (good, bad, first problem)."""
-        body = "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects).encode("utf-8", "replace")
-        good, bad, first = 0, 0, None
-        for line in self.call("POST", path, body, "application/x-ndjson").splitlines():
-            answer = json.loads(line)
-            if answer["status"] < 300 or answer["status"] == 410:
-                good += 1
-            else:
-                bad, first = bad + 1, first or answer
-        return good, bad, first
-
-
 class Progress:
     def __init__(self, total):
         self.total, self.done, self.bad, self.start, self.shown = total, 0, 0, time.monotonic(), 0.0
@@ -233,7 +192,14 @@ def collect(limit):
     return found
 
 
-def load_readers(api, found):
+def bulk(client, path, objects):
+    """Sends objects as lines; answers (good, bad, first problem). What was deleted here stays deleted, and counts as good."""
+    lines = [json.dumps(o, ensure_ascii=False).encode("utf-8", "replace") for o in objects]
+    refused = [answer for _, answer in client.bulk(path, lines)[1] if answer["status"] != 410]
+    return len(lines) - len(refused), len(refused), refused[0] if refused else None
+
+
+def load_readers(client, found):
     """A reader for each package, who follows it and what it depends on. Answers {reader: items to read}."""
     known = {p.name: len(items) for p, items in found}
     edges, worth = [], {}
@@ -243,7 +209,7 @@ def load_readers(api, found):
         worth[reader] = sum(known[f] for f in follows)
         edges += [{"user": reader, "kind": "publisher", "name": f} for f in follows]
     for at in range(0, len(edges), 5000):
-        api.bulk("/v1/follows/bulk", edges[at : at + 5000])
+        bulk(client, FOLLOWS, edges[at : at + 5000])
     print(f"demo: {len(worth)} readers with {len(edges)} follows", flush=True)
     return worth
 
@@ -267,7 +233,7 @@ def batches(found, finished):
         yield items, done
 
 
-def load_items(api, found, state, threads):
+def load_items(client, found, state, threads):
     todo = list(batches(found, state.finished))
     progress = Progress(sum(len(items) for items, _ in todo))
     parts = {}  # a package may be spread over requests: it is finished when the last one and those before it are
@@ -277,7 +243,7 @@ def load_items(api, found, state, threads):
         if stop.is_set():
             return
         items, done = batch
-        good, bad, first = api.bulk("/v1/items/bulk", items)
+        good, bad, first = bulk(client, ITEMS, items)
         if first and not progress.bad:
             print(f"\ndemo: line refused: {json.dumps(first)[:300]}", flush=True)
         progress.add(good, bad)
@@ -305,29 +271,25 @@ def main():
     ap.add_argument("--max-items", type=int, default=0, help="stop collecting after so many items (default 0: all)")
     ap.add_argument("--threads", type=int, default=4, choices=range(1, 17), metavar="1-16", help="requests at once (default 4)")
     args = ap.parse_args()
-    try:
-        with open(args.key_file, encoding="utf-8") as f:
-            key = f.read().strip()
-    except OSError as problem:
-        sys.exit(f"demo: can't read the admin key: {problem}; give --key-file")
+    client = Client(args.url, read_key(args.key_file), patience=60.0)
     print("demo: reading the changelogs of this machine's packages", flush=True)
     found = collect(args.max_items)
     if not found:
         sys.exit("demo: neither changelogs nor package descriptions were found on this machine")
-    api, state = Api(args.url, key), State(args.state)
+    state = State(args.state)
     if state.finished == {p.name: len(items) for p, items in found}:
         print(f"demo: everything is there already ({len(found)} publishers)", flush=True)
         return
-    worth = load_readers(api, found)
+    worth = load_readers(client, found)
     if args.reader_file:
         # one with a middling number of follows reads better than the one who follows everything
         ranked = sorted(worth, key=worth.get)
         with open(args.reader_file, "w", encoding="utf-8") as f:
             f.write(ranked[len(ranked) * 9 // 10] + "\n")
-    progress = load_items(api, found, state, args.threads)
+    progress = load_items(client, found, state, args.threads)
     for package, _ in found:
         body = json.dumps({"title": cut(package.summary or package.name, 200)}, ensure_ascii=False).encode()
-        api.call("PUT", "/v1/publishers/" + urllib.parse.quote(package.name, safe=""), body, "application/json")
+        client.call("PUT", "/v1/publishers/" + urllib.parse.quote(package.name, safe=""), body)
     print(f"demo: done, {len(found)} publishers, {progress.done} items, {progress.bad} refused", flush=True)
 
 
@@ -336,3 +298,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit("\ndemo: stopped; start it again to go on")
+    except Failed as problem:
+        sys.exit(f"demo: {problem}")
