@@ -7,9 +7,10 @@
 #include "common/mem.h"
 
 #define LOOKS       12   /* at both numbers, all the same, before they count */
-#define LOOK_MS     1000 /* between two of them, at least */
-#define SLOW_FACTOR 25   /* feed-api spends at most a twentieth of its time on one slow target */
-#define BEGINNINGS  4    /* after which what moves all the time is left */
+#define LOOK_MS     1000 /* between two of them, at most, where counting is fast */
+#define LOOK_MIN_MS 20
+#define SLOW_FACTOR 25 /* feed-api spends at most a twentieth of its time on one slow target */
+#define BEGINNINGS  4  /* after which what moves all the time is left */
 
 /* ---- reading ---- */
 
@@ -205,10 +206,12 @@ static void begin(struct suspect *s, const struct audit_count *now, int64_t took
     s->beginnings++;
 }
 
-static void plan_next(struct suspect *s)
+/* A slow count takes at most a third of our time. */
+static void plan_next(const struct audit_counter *w, struct suspect *s)
 {
-    int64_t rest = s->took_ms * 2; /* at most a third of our own time */
-    s->next_ms = clock_mono_ms() + (rest > LOOK_MS ? rest : LOOK_MS);
+    int64_t ms = w->lag_ms / LOOKS;
+    ms = ms < LOOK_MIN_MS ? LOOK_MIN_MS : ms > LOOK_MS ? LOOK_MS : ms;
+    s->next_ms = clock_mono_ms() + (ms > 2 * s->took_ms ? ms : 2 * s->took_ms);
 }
 
 int audit_counter_add(struct audit_counter *w, struct mongo_conn *c, const char *target, struct err *e)
@@ -232,7 +235,7 @@ int audit_counter_add(struct audit_counter *w, struct mongo_conn *c, const char 
     struct suspect *s = &w->suspects[w->n++];
     memset(s, 0, sizeof *s);
     begin(s, &now, clock_mono_ms() - start);
-    plan_next(s);
+    plan_next(w, s);
     return 0;
 }
 
@@ -274,7 +277,7 @@ static int look_again(struct audit_counter *w, struct suspect *s, struct mongo_c
     }
     *stays = state == OPEN;
     if (*stays)
-        plan_next(s);
+        plan_next(w, s);
     return 0;
 }
 

@@ -172,8 +172,7 @@ static void judge_pulls(const struct audit_view *v, const struct audit_truth *t,
     for (size_t i = 0; i < t->n_follows; i++) {
         const struct audit_follow *f = &t->follows[i];
         if (f->pulled && !f->listed)
-            tell(add(l, AUDIT_LOST_PULL_ENTRY, f->target, t->user_rev),
-                 "it is pulled, and not on the pull list");
+            tell(add(l, AUDIT_LOST_PULL_ENTRY, f->target, f->rev), "it is pulled, and not on the pull list");
     }
     for (const char *p = v->pulls; *p != '\0';) {
         size_t n = strcspn(p, "\n");

@@ -59,6 +59,7 @@ int audit_progress(struct redis *r, const char *user, ts_t *out, struct err *e) 
 struct audit_follow {
     const char *target; /* "p:name" */
     bool pulled;        /* MongoDB says so */
+    int64_t rev;        /* of a pulled one's document: it grows with each turn */
     bool listed;        /* on the timeline's pull list */
 };
 
@@ -87,7 +88,11 @@ struct audit_truth {
 /* audit_truth_read() reads what is needed to judge v; c has its deadline. */
 int audit_truth_read(struct mongo_conn *c, const char *user, const struct audit_view *v,
                      struct audit_truth *out, struct err *e) MUST_USE;
-void audit_truth_done(struct audit_truth *t);
+void audit_truth_done(struct audit_truth *t); /* a zeroed one is fine */
+
+/* audit_items_read() reads the items of it, when the follows are there: audit_items.c. */
+int audit_items_read(struct mongo_conn *c, const struct audit_view *v, struct audit_truth *t,
+                     struct err *e) MUST_USE;
 
 /* audit_user_rev() reads the number that grows with each change of follows or mutes; 0: there was none. */
 int audit_user_rev(struct mongo_conn *c, const char *user, int64_t *out, struct err *e) MUST_USE;

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/proc.h"
+#include "fanout/sampler.h"
 #include "fanout/status.h"
 
 struct app {
@@ -20,6 +21,7 @@ struct app {
     struct shares *shares;
     struct engine *engine;
     struct room *room;
+    struct sampler *sampler; /* NULL: --audit-interval is 0 */
     struct heartbeat *heartbeat;
     struct status status;
     struct http_server *http;
@@ -31,6 +33,7 @@ static void drain(int signum, void *arg)
     struct app *a = arg;
     log_event(LOG_INFO, "draining", LOG_S("signal", strsignal(signum)));
     a->status.draining = true;
+    sampler_stop_soon(a->sampler);
     shares_stop_soon(a->shares);
     engine_stop(a->engine);
 }
@@ -52,7 +55,7 @@ static void end_loop(evutil_socket_t fd, short what, void *arg)
 static int make_engine(struct app *a, struct err *e)
 {
     const struct fanout_config *c = a->cfg;
-    struct mongo_options mo = {.uri = c->mongodb_uri, .app_name = "feedmill-fanout", .pool_size = 8};
+    struct mongo_options mo = {.uri = c->mongodb_uri, .app_name = "feedmill-fanout", .pool_size = 9};
     struct engine_options eo = {
         .redis_timeout_ms = c->redis_timeout_ms,
         .name = a->name,
@@ -110,10 +113,25 @@ int app_new(struct app **out, const struct fanout_config *cfg, struct err *e)
     return 0;
 }
 
+static int start_sampler(struct app *a, struct err *e)
+{
+    struct sampler_options o = {.mongo = a->mongo,
+                                .redis_timeout_ms = a->cfg->redis_timeout_ms,
+                                .engine = a->engine,
+                                .metrics = a->metrics,
+                                .interval_ms = a->cfg->audit_interval_ms,
+                                .repair = a->cfg->audit_repair};
+    if (o.interval_ms == 0)
+        return 0;
+    if (redis_address_parse(a->cfg->redis, &o.redis, e) != 0)
+        return -1;
+    return sampler_start(&a->sampler, &o, e);
+}
+
 int app_run(struct app *a, struct err *e)
 {
     if (heartbeat_start(&a->heartbeat, a->mongo, a->name, e) != 0 || shares_start(a->shares, e) != 0 ||
-        engine_start(a->engine, e) != 0 || room_start(a->room, e) != 0)
+        engine_start(a->engine, e) != 0 || room_start(a->room, e) != 0 || start_sampler(a, e) != 0)
         return -1;
     event_base_dispatch(a->base);
     return 0;
@@ -123,7 +141,8 @@ void app_free(struct app *a)
 {
     if (!a)
         return;
-    if (a->shares) /* its thread asks the engine how it is */
+    sampler_free(a->sampler); /* asks the engine what is owned */
+    if (a->shares)            /* its thread asks the engine how it is */
         shares_stop(a->shares);
     engine_free(a->engine);
     shares_free(a->shares);

@@ -30,6 +30,12 @@ static const struct config_row rows[] = {
      "how long Redis may take to connect or answer"},
     {"drain", CONFIG_MS, AT(drain_ms), "3000", 0, 60000,
      "how long what was read from the log may take to be delivered on SIGTERM"},
+    {"audit-interval", CONFIG_MS, AT(audit_interval_ms), "1000", 0, 86400000,
+     "how often a timeline, by chance, is compared with MongoDB; 0: never"},
+    {"audit-repair", CONFIG_BOOL, AT(audit_repair), "no", 0, 0,
+     "drop a timeline that the audit finds wrong, so that the next read rebuilds it; else it is only logged "
+     "and "
+     "counted, for what heals silently is never mended"},
     {"log-level", CONFIG_STRING, AT(log_level), "info", 1, 10, "debug, info, warn or error"},
 };
 

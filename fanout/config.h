@@ -20,6 +20,8 @@ struct fanout_config {
     int64_t backlog;
     int64_t redis_timeout_ms;
     int64_t drain_ms;
+    int64_t audit_interval_ms;
+    bool audit_repair;
 };
 
 /* fanout_config_load() as config_load(); fanout_config_free() releases what it filled. */

@@ -1,5 +1,7 @@
 #include "fanout/metrics.h"
 
+#include "common/audit.h"
+
 static const struct metric_row rows[M_N] = {
     [M_CHANGES] = {"feedmill_fanout_changes_total", METRIC_COUNTER, "Changes of the log that were handled.",
                    "kind", "item,user,target,api_key,heartbeat,other"},
@@ -50,6 +52,13 @@ static const struct metric_row rows[M_N] = {
                          "Keys that Redis itself evicted since its start.", NULL, NULL},
     [M_EVICTED] = {"feedmill_fanout_evicted_timelines_total", METRIC_COUNTER,
                    "Timelines read least recently that were dropped to make room in Redis.", NULL, NULL},
+    [M_AUDIT_CHECKS] = {"feedmill_fanout_audit_checks_total", METRIC_COUNTER,
+                        "Timelines compared with MongoDB (see --audit-interval), by what came of it.",
+                        "result", AUDIT_VERDICT_NAMES},
+    [M_AUDIT_FINDINGS] =
+        {"feedmill_fanout_audit_findings_total", METRIC_COUNTER,
+         "What was found wrong with timelines; above 0 is a fault of ours, or somebody wrote to Redis.",
+         "kind", AUDIT_KIND_NAMES},
     [M_ERRORS] = {"feedmill_fanout_errors_total", METRIC_COUNTER, "Errors met, by what they are of.", "of",
                   "mongodb,redis,log_lost,corrupt,other"},
 };

@@ -29,7 +29,9 @@ enum fanout_metric {
     M_REDIS_MAX,
     M_REDIS_EVICTED,
     M_EVICTED,
-    M_ERRORS, /* index: enum metric_error */
+    M_AUDIT_CHECKS,   /* index: enum audit_verdict */
+    M_AUDIT_FINDINGS, /* index: enum audit_kind */
+    M_ERRORS,         /* index: enum metric_error */
     M_N
 };
 

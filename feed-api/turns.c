@@ -50,7 +50,8 @@ static int set_mode(struct mongo_conn *c, const struct found *f, const char *mod
 {
     bson_t *filter = BCON_NEW("_id", BCON_UTF8(f->target), "followers", BCON_INT64(f->followers), "mode", "{",
                               "$ne", BCON_UTF8(mode), "}");
-    bson_t *update = BCON_NEW("$set", "{", "mode", BCON_UTF8(mode), "}");
+    bson_t *update =
+        BCON_NEW("$set", "{", "mode", BCON_UTF8(mode), "}", "$inc", "{", "rev", BCON_INT64(1), "}");
     bson_t opts = BSON_INITIALIZER, reply;
     bson_error_t be;
     int64_t n = 0;

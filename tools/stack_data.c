@@ -200,6 +200,25 @@ int stack_data_open(struct stack_data *d, const char *dir, int64_t min_free, str
     return choose_ports(d, e);
 }
 
+int stack_data_addresses(const char *dir, char **mongodb_uri, char **redis, struct err *e)
+{
+    char absolute[PATH_MAX];
+    struct stack_data d = {.dir = realpath(dir, absolute), .lock_fd = -1};
+    if (d.dir) {
+        read_ports(&d);
+    }
+    if (d.ports[STACK_PORT_MONGOD] <= 0) {
+        return err_set(
+            e, ERR_NOT_FOUND,
+            "no databases of `make run` in %.120s: give --mongodb-uri and --redis, or another directory",
+            dir);
+    }
+    *mongodb_uri = mem_printf("mongodb://127.0.0.1:%d/feedmill?replicaSet=%s", d.ports[STACK_PORT_MONGOD],
+                              MONGOD_REPLICA_SET);
+    *redis = mem_printf("unix:%s/redis/redis.sock", d.dir);
+    return 0;
+}
+
 void stack_data_close(struct stack_data *d)
 {
     if (d->lock_fd >= 0) {

@@ -26,6 +26,11 @@ struct stack_data {
 int stack_data_open(struct stack_data *d, const char *dir, int64_t min_free, struct err *e) MUST_USE;
 void stack_data_close(struct stack_data *d);
 
+/* stack_data_addresses() answers where the databases of the stack on dir are, as --mongodb-uri and --redis
+ * take it, without touching anything; both for the caller to free. ERR_NOT_FOUND: no stack was ever started
+ * there. */
+int stack_data_addresses(const char *dir, char **mongodb_uri, char **redis, struct err *e) MUST_USE;
+
 /* stack_data_path() answers "<dir>/<name>", for the caller to free. */
 char *stack_data_path(const struct stack_data *d, const char *name);
 
