@@ -39,7 +39,8 @@ struct change {
     int32_t revision;    /* CHANGE_ITEM: the revision that this change made; 0 when not told */
     bool deleted;        /* CHANGE_ITEM */
     bool inserted;       /* CHANGE_ITEM: it is new */
-    bool topics_changed; /* CHANGE_ITEM: topics_before holds the former topics */
+    bool topics_changed; /* CHANGE_ITEM: topics_before holds the former topics; also of a replay, as if they
+                            had changed */
     unsigned n_topics_before;
     char topics_before[CHANGE_TOPICS_MAX][NAME_MAX_BYTES + 1];
     bool item_told; /* CHANGE_ITEM, inserted, with tell_items: publisher and topics are the item's as it was

@@ -53,7 +53,7 @@ static const char project[] =
     "\"operationType\":1,\"clusterTime\":1,\"ns.coll\":1,\"documentKey._id\":1,"
     "\"fullDocument.revision\":1,\"fullDocument.deleted_at\":1,\"fullDocument.at\":1,\"fullDocument.mono\":1,"
     "\"updateDescription.updatedFields.revision\":1,\"updateDescription.updatedFields.deleted_at\":1,"
-    "\"updateDescription.updatedFields.topics_before\":1,"
+    "\"updateDescription.updatedFields.topics_before\":1,\"updateDescription.updatedFields.touches\":1,"
     "\"fullDocument.mode\":1,\"updateDescription.updatedFields.mode\":1,"
     "\"updateDescription.updatedFields.at\":1,\"updateDescription.updatedFields.mono\":1,\"sliced\":" SLICED
     "}}";
@@ -194,6 +194,9 @@ static enum decoded decode_item(const bson_t *event, const char *op, bool tell, 
         find(event, update ? "updateDescription.updatedFields.deleted_at" : "fullDocument.deleted_at", &it);
     if (tell && out->inserted)
         tell_item(event, out);
+    /* A replay: the item is to be delivered again as it is, whatever was changed. */
+    if (find(event, "updateDescription.updatedFields.touches", &it))
+        out->topics_changed = true;
     if (find(event, "updateDescription.updatedFields.topics_before", &it)) {
         copy_topics(&it, out);
         out->topics_told =

@@ -34,6 +34,9 @@ static const struct index_row indexes[] = {
     {COLL_FOLLOWS, "audience", "{\"t\":1,\"b\":1,\"u\":1}", ""},
     {COLL_TARGETS, "most_followed", "{\"kind\":1,\"followers\":-1,\"_id\":1}", ""},
     {COLL_TARGETS, "pulled", "{\"mode\":1,\"_id\":1}", ",\"partialFilterExpression\":{\"mode\":\"pull\"}"},
+    {COLL_DEAD_LETTERS, "newest", "{\"at\":-1,\"_id\":-1}", ""},
+    {COLL_DEAD_LETTERS, "of_item", "{\"item\":1,\"state\":1}", ""},
+    {COLL_DEAD_LETTERS, "open", "{\"state\":1}", ""},
     {COLL_HEARTBEAT, "idle", "{\"at\":1}", ",\"expireAfterSeconds\":3600"},
 };
 

@@ -6,8 +6,25 @@
 
 /* Positions are 16 hex digits and compared as strings: Lua's numbers are doubles. Ids fit a double. */
 
+/* A key of another type must not stop what goes on beside it: a group that meets one is done again timeline
+ * by timeline (all of this is harmless when done twice), and those with a wrong key are named. Other errors
+ * (no memory, ...) are the whole call's. */
 #define LUA_GROUPS                                                                                           \
     "local ki, out = 1, {}\n"                                                                                \
+    "local function one_by_one(fn, from, to, stamp, bk, ai)\n"                                               \
+    "  local told = {}\n"                                                                                    \
+    "  for i = from, to do\n"                                                                                \
+    "    local ok, answer = pcall(fn, i, i, stamp, bk, ai)\n"                                                \
+    "    if not ok then\n"                                                                                   \
+    "      local why = type(answer) == 'table' and answer.err or tostring(answer)\n"                         \
+    "      if not string.find(why, 'WRONGTYPE', 1, true) then error(answer) end\n"                           \
+    "      told[#told + 1] = string.match(KEYS[i], '}:(.*)$') .. ' ' .. why\n"                               \
+    "    elseif type(answer) == 'table' then\n"                                                              \
+    "      told[#told + 1] = i - from\n"                                                                     \
+    "    end\n"                                                                                              \
+    "  end\n"                                                                                                \
+    "  return told\n"                                                                                        \
+    "end\n"                                                                                                  \
     "local function each_group(ai, T, fn, width)\n"                                                          \
     "  while ai <= #ARGV do\n"                                                                               \
     "    local epoch, n, count = ARGV[ai], ARGV[ai + 1], tonumber(ARGV[ai + 2])\n"                           \
@@ -16,7 +33,11 @@
     "    if r[1] ~= epoch or r[2] ~= n then\n"                                                               \
     "      out[#out + 1] = 0\n"                                                                              \
     "    else\n"                                                                                             \
-    "      local answer = fn(ki + 1, ki + count, r[3], bk, ai)\n"                                            \
+    "      local ok, answer = pcall(fn, ki + 1, ki + count, r[3], bk, ai)\n"                                 \
+    "      if not ok then\n"                                                                                 \
+    "        if count == 0 then error(answer) end\n"                                                         \
+    "        answer = one_by_one(fn, ki + 1, ki + count, r[3], bk, ai)\n"                                    \
+    "      end\n"                                                                                            \
     "      local seen = r[4]\n"                                                                              \
     "      if T > seen then seen = T end\n"                                                                  \
     "      redis.call('HSET', bk, 'n', string.format('%.0f', tonumber(n) + 1), 'seen', seen)\n"              \
@@ -61,22 +82,21 @@ static const char deliver[] = LUA_GROUPS LUA_TRIM
     "  return gone\n"
     "end)\n";
 
-static const char remove_item[] =
-    LUA_GROUPS "local T, id = ARGV[1], ARGV[2]\n"
-               "return each_group(3, T, function(from, to)\n"
-               "  for i = from, to do\n"
-               "    local k = KEYS[i]\n"
-               "    local pf = 'pf' .. string.sub(k, 3)\n"
-               "    local m = redis.call('HMGET', pf, 'r', 'st')\n"
-               "    if m[1] and T > m[1] then\n"
-               "      if m[2] == 'b' then\n"
-               "        redis.call('DEL', k, pf)\n"
-               "      elseif redis.call('ZREM', k, id) == 1 then\n"
-               "        redis.call('HINCRBY', pf, 'd', 1)\n"
-               "      end\n"
-               "    end\n"
-               "  end\n"
-               "end)\n";
+static const char remove_item[] = LUA_GROUPS "local T, id = ARGV[1], ARGV[2]\n"
+                                             "return each_group(3, T, function(from, to)\n"
+                                             "  for i = from, to do\n"
+                                             "    local k = KEYS[i]\n"
+                                             "    local pf = 'pf' .. string.sub(k, 3)\n"
+                                             "    local m = redis.call('HMGET', pf, 'r', 'st')\n"
+                                             "    if m[1] and T > m[1] then\n"
+                                             "      if m[2] == 'b' then\n"
+                                             "        redis.call('DEL', k, pf)\n"
+                                             "      elseif redis.call('ZREM', k, id) == 1 then\n"
+                                             "        redis.call('HINCRBY', pf, 'd', 1)\n"
+                                             "      end\n"
+                                             "    end\n"
+                                             "  end\n"
+                                             "end)\n";
 
 static const char drop[] =
     LUA_GROUPS "local T = ARGV[1]\n"
@@ -85,8 +105,8 @@ static const char drop[] =
                "  for i = from, to do\n"
                "    local k = KEYS[i]\n"
                "    local pf = 'pf' .. string.sub(k, 3)\n"
-               "    local r = redis.call('HGET', pf, 'r')\n"
-               "    if not r or r < T then redis.call('DEL', k, pf) else stays = 2 end\n"
+               "    local r = redis.pcall('HGET', pf, 'r')\n"
+               "    if type(r) ~= 'string' or r < T then redis.call('DEL', k, pf) else stays = 2 end\n"
                "  end\n"
                "  return stays\n"
                "end)\n";
@@ -173,7 +193,8 @@ static const char progress[] =
                "  end\n"
                "  local new = tonumber(births) - tonumber(known)\n"
                "  if new < 0 or new > " LUA_NEWBORNS " then return {births} end\n"
-               "  local list = redis.call('LRANGE', 'bn' .. string.sub(bk, 3), 0, new - 1)\n"
+               "  local list = redis.pcall('LRANGE', 'bn' .. string.sub(bk, 3), 0, new - 1)\n"
+               "  if list.err then return {births} end\n"
                "  list[#list + 1] = births\n"
                "  return list\n"
                "end, 4)\n";
@@ -181,7 +202,12 @@ static const char progress[] =
 /* A record made anew over an old one keeps the later of the stamps: timelines built meanwhile, with an R
  * after `now`, are still there, and a change that they have seen must not be taken for new. */
 static const char adopt[] = "local epoch, now, reset = ARGV[1], ARGV[2], ARGV[3]\n"
-                            "local r = redis.call('HMGET', KEYS[1], 'epoch', 'progress', 'stamp', 'seen')\n"
+                            "local r = redis.pcall('HMGET', KEYS[1], 'epoch', 'progress', 'stamp', 'seen')\n"
+                            "if r.err then\n"
+                            "  if redis.call('TYPE', KEYS[1]).ok == 'hash' then return r end\n"
+                            "  redis.call('DEL', KEYS[1])\n"
+                            "  r = {}\n"
+                            "end\n"
                             "if r[1] and r[1] > epoch then return {0, r[2]} end\n"
                             "if not (r[1] and r[2] and r[3] and r[4]) or reset == '1' then\n"
                             "  local stamp, seen = now, now\n"
@@ -215,7 +241,11 @@ static const char build[] =
     "redis.call('HSET', KEYS[3], 'stamp', R)\n"
     "redis.call('HINCRBY', KEYS[3], 'births', 1)\n"
     "local bn = 'bn' .. string.sub(KEYS[3], 3)\n"
-    "redis.call('LPUSH', bn, R .. string.match(KEYS[1], '}:(.*)$'))\n"
+    "local born = R .. string.match(KEYS[1], '}:(.*)$')\n"
+    "if type(redis.pcall('LPUSH', bn, born)) == 'table' then\n"
+    "  redis.call('DEL', bn)\n"
+    "  redis.call('LPUSH', bn, born)\n"
+    "end\n"
     "redis.call('LTRIM', bn, 0, " LUA_NEWBORNS " - 1)\n"
     "return {1, R}\n";
 
@@ -334,13 +364,13 @@ static const char evict[] = "if redis.call('HGET', KEYS[2], 'x') ~= ARGV[1] then
                             "redis.call('DEL', KEYS[1], KEYS[2])\n"
                             "return 1\n";
 
-/* R names one building of it: who was rebuilt meanwhile keeps what he has. An R that is not one of ours may be
- * longer than the caller keeps. */
-static const char discard[] =
-    "local r = redis.call('HGET', KEYS[2], 'r')\n"
-    "if not r or string.sub(r, 1, #ARGV[1]) ~= ARGV[1] or (#r ~= #ARGV[1] and #ARGV[1] <= 16) then return 0 end\n"
-    "redis.call('DEL', KEYS[1], KEYS[2])\n"
-    "return 1\n";
+/* R names one building of it: who was rebuilt meanwhile keeps what he has. An R that is not one of ours may
+ * be longer than the caller keeps. */
+static const char discard[] = "local r = redis.call('HGET', KEYS[2], 'r')\n"
+                              "if not r or string.sub(r, 1, #ARGV[1]) ~= ARGV[1] or (#r ~= #ARGV[1] and "
+                              "#ARGV[1] <= 16) then return 0 end\n"
+                              "redis.call('DEL', KEYS[1], KEYS[2])\n"
+                              "return 1\n";
 
 static const struct {
     const char *name, *source;

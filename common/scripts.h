@@ -14,7 +14,8 @@
  * Scripts of an owner take groups, one a bucket. ARGV of a group: epoch, n, count; KEYS of a group: the
  * record, then `count` timelines. They answer an array with one integer a group: 1 applied, 0 refused (epoch
  * or n differ: the owner was replaced, or Redis lost something), and then nothing of the group was changed.
- * An applied group has n + 1 in its record.
+ * An applied group has n + 1 in its record. A timeline with a key of another type is left out and named: the
+ * group then answers an array with the text "user reason" for each of these (beside what else it would tell).
  */
 #ifndef FEEDMILL_SCRIPTS_H
 #define FEEDMILL_SCRIPTS_H
@@ -27,10 +28,11 @@ enum script {
      * tell = "1": a group with absent timelines answers the array of their places in it (from 0) instead of
      * 1. */
     SCRIPT_DELIVER,
-    /* ARGV: T, id, then groups. Takes the id out where T > R, and counts it in d of pf; a timeline being built
-       is dropped instead (its token goes). */
+    /* ARGV: T, id, then groups. Takes the id out where T > R, and counts it in d of pf; a timeline being
+       built is dropped instead (its token goes). */
     SCRIPT_REMOVE,
-    /* ARGV: T, then groups. Drops each timeline with R < T. A group of which one stays answers 2. */
+    /* ARGV: T, then groups. Drops each timeline with R < T, or whose R can't be read. A group of which one
+     * stays answers 2. */
     SCRIPT_DROP,
     /* A target turned to pull at T. ARGV: T, target ("p:name"), then groups. Puts it on the pull list where
      * T > R; a timeline being built is dropped instead. Twice does no harm. */
@@ -73,8 +75,8 @@ enum script {
     /* One timeline that has to make room. KEYS: tl, pf. ARGV: x as it was seen. Drops it, whoever owns the
      * bucket, unless it was read or made since. Answers 1 dropped, 0 not. */
     SCRIPT_EVICT,
-    /* One timeline that was found wrong. KEYS: tl, pf. ARGV: its R as it was seen, or the beginning of one that
-     * is longer than 16 bytes. Drops it, whoever owns the bucket, unless it was rebuilt since. Answers 1
+    /* One timeline that was found wrong. KEYS: tl, pf. ARGV: its R as it was seen, or the beginning of one
+     * that is longer than 16 bytes. Drops it, whoever owns the bucket, unless it was rebuilt since. Answers 1
      * dropped, 0 not. */
     SCRIPT_DISCARD,
     SCRIPT_N

@@ -17,10 +17,12 @@ struct group {
 struct call {
     enum script script;
     ts_t t;
+    item_id item;
     unsigned n_groups, weight; /* weight: of all its timelines */
     uint8_t bucket[BUCKETS];
     unsigned count[DELIVER_GROUPS]; /* timelines of each group; of SCRIPT_PROGRESS there are none */
     reader_idx *who;                /* whose, in order */
+    char user[NAME_MAX_BYTES + 1];  /* of SCRIPT_DROP: the last one */
 };
 
 struct deliver {
@@ -30,9 +32,11 @@ struct deliver {
     /* the call being put together */
     enum script script;
     ts_t t;
+    item_id item;
     char t_text[TS_TEXT_SIZE], id[ITEM_ID_TEXT_SIZE], score[ITEM_ID_TEXT_SIZE + 1];
     char seen[TS_TEXT_SIZE]; /* of SCRIPT_PROGRESS */
     bool tell;               /* some of the timelines are of known readers */
+    char user[NAME_MAX_BYTES + 1];
     struct {
         char target[TARGET_TEXT_SIZE], floor[ITEM_ID_TEXT_SIZE + 1], count[12];
         char (*ids)[ITEM_ID_TEXT_SIZE]; /* timeline_cap of them */
@@ -54,7 +58,7 @@ struct deliver {
     uint32_t refused;
     bool broken;
     bool failed[BUCKETS];
-    ts_t failed_at;
+    struct deliver_failure failure;
     unsigned in_flight; /* timelines of the calls sent */
 };
 
@@ -111,6 +115,7 @@ void deliver_begin(struct deliver *d, enum script s, ts_t t, item_id id)
     d->weight = 1;
     d->most_keys = d->o.batch_keys;
     d->t = t;
+    d->item = id;
     ts_format(t, d->t_text);
     ids_format(id, d->id);
     snprintf(d->score, sizeof d->score, "-%s", d->id);
@@ -170,12 +175,28 @@ static void note_dropped(struct deliver *d, const struct call *c, unsigned i, bo
     }
 }
 
-static int read_absent(struct deliver *d, const struct call *c, unsigned i, const redisReply *r,
-                       struct err *e)
+/* "user reason": a timeline that was left out. */
+static void note_left_out(struct deliver *d, const struct call *c, unsigned bucket, const char *text)
+{
+    struct deliver_failure f = {.script = c->script, .t = c->t, .item = c->item, .bucket = bucket};
+    size_t n = strcspn(text, " ");
+    if (text[n] == '\0' || n > NAME_MAX_BYTES || !d->o.left_out)
+        return;
+    memcpy(f.user, text, n);
+    snprintf(f.why, sizeof f.why, "redis: %s", text + n + 1);
+    d->o.left_out(d->o.arg, &f);
+}
+
+/* Places of absent timelines, and texts about those left out. */
+static int read_told(struct deliver *d, const struct call *c, unsigned i, const redisReply *r, struct err *e)
 {
     unsigned at = place_of(c, i);
     for (size_t k = 0; k < r->elements; k++) {
         const redisReply *x = r->element[k];
+        if (x->type == REDIS_REPLY_STRING) {
+            note_left_out(d, c, c->bucket[i], x->str);
+            continue;
+        }
         if (x->type != REDIS_REPLY_INTEGER || x->integer < 0 || x->integer >= c->count[i])
             return err_set(e, ERR_CORRUPT, "script deliver answered a place that is none");
         note_gone(d, c->who[at + (unsigned)x->integer]);
@@ -219,8 +240,8 @@ static int check_group(struct deliver *d, const struct call *c, unsigned i, cons
                        struct err *e)
 {
     struct bucket *b = &d->o.buckets->at[c->bucket[i]];
-    if (r->type == REDIS_REPLY_ARRAY && c->script == SCRIPT_DELIVER)
-        return read_absent(d, c, i, r, e);
+    if (r->type == REDIS_REPLY_ARRAY && c->script != SCRIPT_PROGRESS)
+        return read_told(d, c, i, r, e);
     if (r->type == REDIS_REPLY_ARRAY && c->script == SCRIPT_PROGRESS && b->births >= 0)
         return read_births(d, c->bucket[i], r, e);
     if (r->type != REDIS_REPLY_INTEGER)
@@ -247,6 +268,17 @@ static int check_reply(struct deliver *d, const struct call *c, const redisReply
     return 0;
 }
 
+static void note_failed(struct deliver *d, const struct call *c, const struct err *e)
+{
+    for (unsigned i = 0; i < c->n_groups; i++)
+        d->failed[c->bucket[i]] = true;
+    d->failure =
+        (struct deliver_failure){.script = c->script, .t = c->t, .item = c->item, .bucket = c->bucket[0]};
+    if (c->script == SCRIPT_DROP)
+        strcpy(d->failure.user, c->user);
+    snprintf(d->failure.why, sizeof d->failure.why, "%s", e->msg);
+}
+
 static int read_one(struct deliver *d, struct err *e)
 {
     struct call *c = &d->sent[d->first_sent];
@@ -255,10 +287,8 @@ static int read_one(struct deliver *d, struct err *e)
     d->n_sent--;
     d->in_flight -= c->weight;
     if (redis_read(d->o.redis, &r, e) != 0) {
-        for (unsigned i = 0; e->code == ERR_INTERNAL && i < c->n_groups; i++)
-            d->failed[c->bucket[i]] = true;
         if (e->code == ERR_INTERNAL)
-            d->failed_at = c->t;
+            note_failed(d, c, e);
         return break_off(d);
     }
     int rc = check_reply(d, c, r, e);
@@ -342,6 +372,8 @@ static void note_sent(struct deliver *d)
     struct call *c = &d->sent[(d->first_sent + d->n_sent++) % d->o.window];
     c->script = d->script;
     c->t = d->t;
+    c->item = d->item;
+    memcpy(c->user, d->user, sizeof c->user);
     c->n_groups = d->n_groups;
     for (unsigned i = 0; i < d->n_groups; i++) {
         c->bucket[i] = (uint8_t)d->groups[i].bucket;
@@ -408,6 +440,8 @@ int deliver_add(struct deliver *d, unsigned bucket, const char *user, reader_idx
     }
     if (!same)
         open_group(d, bucket);
+    if (d->script == SCRIPT_DROP)
+        snprintf(d->user, sizeof d->user, "%s", user);
     d->who[d->n_keys - d->n_groups] = who;
     d->tell |= who != READER_NONE;
     d->key_len[d->n_keys] = keys_timeline(d->keys[d->n_keys], bucket, user);
@@ -423,18 +457,34 @@ int deliver_end(struct deliver *d, struct err *e)
     return send_call(d, e);
 }
 
-int deliver_progress(struct deliver *d, ts_t seen, ts_t t, struct err *e)
+/* `seen` is told also where there is no progress. */
+static void add_record(struct deliver *d, unsigned bucket, ts_t seen)
+{
+    if (wanted(d, bucket) ||
+        (seen > d->t && bucket_is_due(d->o.buckets, bucket, seen) && may_send(d, bucket)))
+        open_group(d, bucket);
+}
+
+int deliver_progress(struct deliver *d, ts_t seen, ts_t t, const ts_t *held, struct err *e)
 {
     if (deliver_end(d, e) != 0)
         return -1;
-    deliver_begin(d, SCRIPT_PROGRESS, t, 0);
     ts_format(ts_max(seen, t), d->seen);
+    deliver_begin(d, SCRIPT_PROGRESS, t, 0);
     for (unsigned b = 0; b < BUCKETS; b++) {
-        if (wanted(d, b) || (seen > t && bucket_is_due(d->o.buckets, b, seen) && may_send(d, b)))
-            open_group(d, b);
+        if (!held || held[b] == 0 || held[b] > t)
+            add_record(d, b, seen);
     }
     if (send_call(d, e) != 0)
         return -1;
+    for (unsigned b = 0; held && b < BUCKETS; b++) {
+        if (held[b] == 0 || held[b] > t)
+            continue;
+        deliver_begin(d, SCRIPT_PROGRESS, held[b] - 1, 0);
+        add_record(d, b, ts_max(seen, t));
+        if (send_call(d, e) != 0)
+            return -1;
+    }
     return deliver_drain(d, e);
 }
 
@@ -465,13 +515,9 @@ void deliver_break(struct deliver *d)
     d->broken = true;
 }
 
-ts_t deliver_failed_at(const struct deliver *d)
+const bool *deliver_failed(const struct deliver *d, struct deliver_failure *out)
 {
-    return d->failed_at;
-}
-
-const bool *deliver_failed(const struct deliver *d)
-{
+    *out = d->failure;
     return d->failed;
 }
 
@@ -490,4 +536,5 @@ void deliver_mend(struct deliver *d)
     d->tell = false;
     d->broken = false;
     memset(d->failed, 0, sizeof d->failed);
+    d->failure = (struct deliver_failure){.t = 0};
 }

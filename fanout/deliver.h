@@ -11,6 +11,7 @@
 #define FEEDMILL_FANOUT_DELIVER_H
 
 #include "common/ids.h"
+#include "common/names.h"
 #include "common/redis.h"
 #include "fanout/buckets.h"
 #include "fanout/metrics.h"
@@ -25,6 +26,16 @@
 #define DELIVER_PUSH_WEIGHT 20 /* as many of these is a timeline that a whole target is merged into */
 
 struct deliver;
+
+/* What Redis refused for a reason of its own, other than not being available. */
+struct deliver_failure {
+    enum script script;
+    ts_t t; /* of the change; 0: nothing failed */
+    item_id item;
+    unsigned bucket;
+    char user[NAME_MAX_BYTES + 1]; /* "": not known which of the call's */
+    char why[200];
+};
 
 struct deliver_options {
     struct redis *redis;     /* borrowed */
@@ -44,6 +55,9 @@ struct deliver_options {
     void (*dropped)(void *arg, uint32_t who, bool stays);
     void (*born)(void *arg, unsigned bucket, ts_t r, const char *user);
     void (*births_lost)(void *arg, unsigned bucket);
+
+    /* A timeline was left out, because a key of it has another type; all else of its call was applied. */
+    void (*left_out)(void *arg, const struct deliver_failure *f);
     void *arg;
 };
 
@@ -76,8 +90,9 @@ int deliver_drain(struct deliver *d, struct err *e) MUST_USE;
 
 /* deliver_progress() sends t as the progress of all owned buckets, and `seen` (the latest time of which
  * anything was begun) to their records, after everything sent before, and drains. A bucket with births that
- * were not known takes no progress: its `applied` tells. */
-int deliver_progress(struct deliver *d, ts_t seen, ts_t t, struct err *e) MUST_USE;
+ * were not known takes no progress: its `applied` tells. held (may be NULL) has a time for each bucket whose
+ * progress has to stay below it, 0 for the others. */
+int deliver_progress(struct deliver *d, ts_t seen, ts_t t, const ts_t *held, struct err *e) MUST_USE;
 
 /* deliver_refused() answers the mask of shares for which nothing is sent: a group of theirs was refused, or
  * the engine said so by deliver_refuse() (the lease is gone). deliver_allow() forgets that. */
@@ -92,9 +107,8 @@ bool deliver_broken(const struct deliver *d);
 void deliver_break(struct deliver *d); /* the caller met a failure of the connection */
 void deliver_mend(struct deliver *d);
 
-/* deliver_failed() answers, as flags, the buckets of a call that got an error reply of its own (a key of
- * another type, ...); cleared by deliver_mend(). */
-const bool *deliver_failed(const struct deliver *d);
-ts_t deliver_failed_at(const struct deliver *d); /* the time of the last such call */
+/* deliver_failed() answers, as flags, the buckets of a call that got an error reply of its own, and what it
+ * was about; cleared by deliver_mend(). */
+const bool *deliver_failed(const struct deliver *d, struct deliver_failure *out);
 
 #endif

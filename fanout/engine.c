@@ -50,8 +50,11 @@ static void pass_pulses(struct engine *g, ts_t t)
 static ts_t progress_now(const struct engine *g)
 {
     ts_t t = g->log ? log_reader_complete(g->log) : 0, oldest = tasks_oldest(g->tasks);
+    ts_t held = troubles_oldest(g->troubles);
     if (g->has_change)
         t = ts_min(t, g->in_hand.t - 1);
+    if (held)
+        t = ts_min(t, held - 1);
     return oldest ? ts_min(t, oldest - 1) : t;
 }
 
@@ -62,11 +65,16 @@ static bool has_progress(const struct engine *g, ts_t t)
            (t > least || g->tail_at > g->told_seen || g->n_newborns > 0);
 }
 
-/* *newborns: some bucket took no progress, since it had births that were not known; now they are. */
+/* *newborns: some bucket took no progress, since it had births that were not known; now they are. All answers
+ * are read before: they may tell what holds progress. */
 static int tell_records(struct engine *g, ts_t t, bool *newborns, struct err *e)
 {
+    ts_t held[BUCKETS];
     if (deliver_drain(g->deliver, e) != 0 || engine_take_newborns(g, e) != 0 ||
-        deliver_progress(g->deliver, g->tail_at, t, e) != 0)
+        deliver_drain(g->deliver, e) != 0)
+        return -1;
+    bool any = troubles_held(g->troubles, held);
+    if (deliver_progress(g->deliver, g->tail_at, t, any ? held : NULL, e) != 0)
         return -1;
     if (g->forget)
         engine_forget(g);
@@ -180,16 +188,6 @@ static void note_lost(struct engine *g, bool *lost, const char *event, enum metr
     engine_publish_status(g);
 }
 
-/* A change that can't be understood is reported and passed over: to wait for it would stop all others for
- * ever. */
-static void pass_over(struct engine *g, const struct err *e)
-{
-    log_event(LOG_ERROR, "item_passed_over", LOG_U("item", g->in_hand.item), LOG_X("position", g->in_hand.t),
-              LOG_ERR(e));
-    metrics_add(g->o.metrics, M_ERRORS, ERROR_OF_CORRUPT, 1);
-    g->has_change = false;
-}
-
 static void trouble(struct engine *g, const struct err *e)
 {
     if (e->code == ERR_LOG_LOST) {
@@ -198,9 +196,6 @@ static void trouble(struct engine *g, const struct err *e)
     }
     if (deliver_broken(g->deliver)) {
         note_lost(g, &g->redis_lost, "redis_lost", ERROR_OF_REDIS, e);
-    } else if (e->code == ERR_CORRUPT && g->has_change) {
-        pass_over(g, e);
-        return;
     } else if (e->code == ERR_BUSY) {
         log_event(LOG_WARN, "share_behind", LOG_ERR(e));
         metrics_add(g->o.metrics, M_ERRORS, ERROR_OF_OTHER, 1);
@@ -269,7 +264,8 @@ static int handle_change(struct engine *g, struct err *e)
         note_pulse(g, c);
     else if (c->kind == CHANGE_USER && engine_drop_user(g, c, e) != 0)
         return -1;
-    else if (c->kind == CHANGE_ITEM && apply_read(&g->apply, c, &plan, publisher, &asks, e) != 0)
+    else if (c->kind == CHANGE_ITEM && apply_read(&g->apply, c, &plan, publisher, &asks, e) != 0 &&
+             engine_put_aside(g, e) != 0)
         return -1;
     else if (plan_turn(c, &plan))
         take_turn(g, &plan, now_us);
@@ -297,7 +293,7 @@ static int take_changes(struct engine *g, struct err *e)
     for (unsigned i = 0; i < CHANGES_AT_ONCE; i++) {
         if (g->has_change && handle_change(g, e) != 0)
             return -1;
-        bool idle = i == 0 && g->apply.known && tasks_unfinished(g->tasks) == 0;
+        bool idle = i == 0 && g->apply.known && !tasks_ready(g->tasks);
         if (tasks_unfinished(g->tasks) >= most)
             return 0;
         int r = log_reader_next(g->log, &g->in_hand, idle ? idle_ms(g) : 0, e);
@@ -316,9 +312,10 @@ static int do_slice(struct engine *g, struct err *e)
     if (!k)
         return 0;
     if (apply_slice(&g->apply, k, &done, e) != 0)
-        return -1;
+        return engine_rest_task(g, k, e);
     if (!done)
         return 0;
+    troubles_end_task(g->troubles, k);
     note_applied(g, k->what == PLAN_ITEM ? APPLIED_ITEM : APPLIED_TURN, k->t, k->id, k->read_us);
     tasks_done(g->tasks, k);
     return 0;
@@ -340,9 +337,10 @@ static int one_round(struct engine *g, struct err *e)
         shares_wait(g->o.shares, v.version, 100);
         return 0;
     }
-    if (engine_scan_step(g, e) != 0 || take_changes(g, e) != 0 || do_slice(g, e) != 0)
+    if (engine_retry(g, e) != 0 || engine_scan_step(g, e) != 0 || take_changes(g, e) != 0 ||
+        do_slice(g, e) != 0)
         return -1;
-    if (tasks_unfinished(g->tasks) == 0 && deliver_drain(g->deliver, e) != 0)
+    if (!tasks_ready(g->tasks) && deliver_drain(g->deliver, e) != 0)
         return -1;
     return until_progress_ms(g) == 0 ? engine_write_progress(g, e) : 0;
 }
@@ -351,7 +349,7 @@ static int one_round(struct engine *g, struct err *e)
 static void finish_tasks(struct engine *g)
 {
     struct err e;
-    while (tasks_unfinished(g->tasks) > 0) {
+    while (tasks_ready(g->tasks)) {
         if (clock_mono_ms() >= atomic_load(&g->stop_at_ms) + g->o.drain_ms) {
             log_event(LOG_WARN, "changes_left", LOG_U("changes", tasks_unfinished(g->tasks)));
             return;
@@ -413,6 +411,7 @@ struct engine *engine_new(const struct engine_options *o)
         .dropped = engine_note_dropped,
         .born = engine_note_born,
         .births_lost = engine_note_births_lost,
+        .left_out = engine_note_left_out,
         .arg = g,
     };
     g->deliver = deliver_new(&d);
@@ -424,6 +423,7 @@ struct engine *engine_new(const struct engine_options *o)
     g->apply.readers = readers_new();
     g->apply.lists = lists_new(g->apply.readers, o->audience_cache ? o->audience_cache : AUDIENCE_CACHE);
     g->tasks = tasks_new();
+    g->troubles = troubles_new();
     g->drops = mem_zero(ENGINE_DROPS, sizeof *g->drops);
     g->scan_redis = redis_new(&o->redis, o->redis_timeout_ms);
     return g;
@@ -436,6 +436,7 @@ void engine_free(struct engine *g)
     engine_stop(g);
     engine_join(g);
     engine_close_tail(g);
+    troubles_free(g->troubles);
     tasks_free(g->tasks);
     lists_free(g->apply.lists);
     readers_free(g->apply.readers);

@@ -3,7 +3,8 @@
  * A round of it: see which shares are held and adopt or drop their buckets; open the log where the least
  * progress of them is; make tasks of what was read from it (tasks.h); do a slice of the next publisher's;
  * write progress, which stands just below the oldest unfinished task. Whatever fails is tried again with a
- * back-off, nothing is skipped:
+ * back-off, nothing is skipped while a server is away; what fails though all are there is tried five times
+ * and then a dead letter (engine_troubles.c):
  * - MongoDB does not answer: the slice is done again later.
  * - Redis does not answer, or a record refused a group: the shares come back under new epochs, and the log is
  * read again from the progress that their records hold.

@@ -8,6 +8,7 @@
 #include "fanout/apply.h"
 #include "fanout/engine.h"
 #include "fanout/log_reader.h"
+#include "fanout/troubles.h"
 
 /* Heartbeats read and not yet covered by progress. Ten a second and process: progress is never that far
  * behind without the oldest being overwritten, which only makes the lag look a little larger. */
@@ -37,7 +38,6 @@ struct engine {
     bool stale[SHARES];          /* has to be adopted again, under a new epoch */
     bool reset[SHARES];          /* ... and its records made anew */
     uint64_t seen_version;       /* of the view that status was last told of */
-    ts_t failed_at;              /* the change whose script got an error reply the last time */
 
     /* the log */
     struct log_reader *log;
@@ -45,6 +45,7 @@ struct engine {
     struct change in_hand;
     bool has_change; /* in_hand was handed out and is not a task yet */
     struct tasks *tasks;
+    struct troubles *troubles; /* what could not be applied; engine_troubles.c */
 
     /* who has a timeline; engine_births.c */
     struct newborn {
@@ -102,6 +103,21 @@ int engine_drop_user(struct engine *g, const struct change *c, struct err *e) MU
 int engine_take_newborns(struct engine *g, struct err *e) MUST_USE;
 int engine_scan_step(struct engine *g, struct err *e) MUST_USE;
 void engine_forget(struct engine *g);
+
+/* engine_troubles.c: what can't be applied though all servers are there. engine_put_aside() takes the change
+ * in hand, engine_rest_task() the task, whose error is e: 0, or -1 when a server is to be waited for.
+ * engine_note_left_out() is for deliver.h's options. engine_note_call() counts a call that failed as a whole,
+ * and says whether it has been tried often enough. engine_retry() tries what is due again, and gives up what
+ * was tried often enough. */
+int engine_put_aside(struct engine *g, struct err *e) MUST_USE;
+int engine_rest_task(struct engine *g, struct task *k, struct err *e) MUST_USE;
+void engine_note_left_out(void *arg, const struct deliver_failure *f);
+bool engine_note_call(struct engine *g, const struct deliver_failure *f);
+int engine_retry(struct engine *g, struct err *e) MUST_USE;
+
+/* engine_start_anew() has the records of a share made anew at the next engine_sync_shares(): all timelines of
+ * before count as absent. */
+void engine_start_anew(struct engine *g, unsigned share);
 
 /* engine_sync_shares() brings what is owned in line with what is held: adopts, adopts again what is stale,
  * drops what is lost, gives what is asked for; after an adoption the log is read from the least progress. */

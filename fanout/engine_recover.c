@@ -23,23 +23,25 @@ static void mark_stale(struct engine *g, unsigned share)
     deliver_refuse(g->deliver, 1u << share);
 }
 
-/* A script that fails for a reason of its own (a key of another type, say) would fail for ever. The second
- * time at the same change, the buckets it was for start anew: their timelines count as absent and are rebuilt
- * from the truth, so nothing is missed. */
+void engine_start_anew(struct engine *g, unsigned share)
+{
+    mark_stale(g, share);
+    g->reset[share] = g->epoch[share] != 0;
+}
+
+/* A script that fails as a whole for a reason of its own would fail for ever. After the last try at the same
+ * change, the buckets it was for start anew: their timelines count as absent and are rebuilt from the truth,
+ * so nothing is missed. */
 static void note_failed_scripts(struct engine *g)
 {
-    const bool *failed = deliver_failed(g->deliver);
-    bool any = false;
-    ts_t at = deliver_failed_at(g->deliver);
+    struct deliver_failure f;
+    const bool *failed = deliver_failed(g->deliver, &f);
+    if (f.t == 0 || !engine_note_call(g, &f))
+        return;
     for (unsigned b = 0; b < BUCKETS; b++) {
-        if (!failed[b])
-            continue;
-        any = true;
-        if (at && g->failed_at == at)
+        if (failed[b])
             g->reset[bucket_share(b)] = true;
     }
-    if (any)
-        g->failed_at = at;
 }
 
 /* After a failed call nobody knows what was applied: all shares are stale. */
@@ -170,6 +172,7 @@ void engine_close_tail(struct engine *g)
     g->has_change = false;
     g->n_pulses = g->first_pulse = 0;
     engine_forget(g);
+    troubles_let_go(g->troubles);
     tasks_clear(g->tasks);
 }
 

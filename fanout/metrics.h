@@ -13,6 +13,10 @@ enum fanout_metric {
     M_AUDIENCE,
     M_AUDIENCE_SKIPPED,
     M_REPLAYS,
+    M_TRIES, /* index: enum trouble_kind */
+    M_LETTERS,
+    M_LETTERS_LOST,
+    M_LETTERS_OPEN,
     M_SHARES, /* index: enum metric_share */
     M_BUCKETS_OWNED,
     M_MEMBERS,

@@ -13,6 +13,7 @@ struct turn {
     TAILQ_ENTRY(turn) ring; /* while it has unfinished ones */
     struct task_list tasks; /* the unfinished */
     unsigned n;             /* finished ones too */
+    bool rests;             /* not in the ring, though it has unfinished ones */
     uint32_t hash;
     char publisher[TARGET_TEXT_SIZE];
 };
@@ -69,7 +70,7 @@ static void leave_turn(struct tasks *q, struct turn *t)
 static void wait_for_turn(struct tasks *q, struct task *k, bool at_the_end)
 {
     struct turn *t = k->turn;
-    if (TAILQ_EMPTY(&t->tasks))
+    if (TAILQ_EMPTY(&t->tasks) && !t->rests)
         TAILQ_INSERT_TAIL(&q->ring, t, ring);
     if (at_the_end)
         TAILQ_INSERT_TAIL(&t->tasks, k, in_turn);
@@ -77,6 +78,18 @@ static void wait_for_turn(struct tasks *q, struct task *k, bool at_the_end)
         TAILQ_INSERT_HEAD(&t->tasks, k, in_turn);
     k->state = TASK_WAITING;
     q->unfinished++;
+}
+
+/* One that could not be read at first comes late. */
+static void insert_by_time(struct tasks *q, struct task *k)
+{
+    struct task *before = TAILQ_LAST(&q->all, task_list);
+    while (before && before->t > k->t)
+        before = TAILQ_PREV(before, task_list, in_log);
+    if (before)
+        TAILQ_INSERT_AFTER(&q->all, before, k, in_log);
+    else
+        TAILQ_INSERT_HEAD(&q->all, k, in_log);
 }
 
 void tasks_add(struct tasks *q, const char *publisher, const struct plan *p, int64_t now_us)
@@ -104,7 +117,7 @@ void tasks_add(struct tasks *q, const char *publisher, const struct plan *p, int
     k->read_us = now_us;
     k->turn = turn_of(q, publisher);
     k->turn->n++;
-    TAILQ_INSERT_TAIL(&q->all, k, in_log);
+    insert_by_time(q, k);
     wait_for_turn(q, k, true);
 }
 
@@ -122,9 +135,32 @@ static void leave_queue(struct tasks *q, struct task *k)
 {
     struct turn *t = k->turn;
     TAILQ_REMOVE(&t->tasks, k, in_turn);
-    if (TAILQ_EMPTY(&t->tasks))
-        TAILQ_REMOVE(&q->ring, t, ring);
+    if (TAILQ_EMPTY(&t->tasks)) {
+        if (!t->rests)
+            TAILQ_REMOVE(&q->ring, t, ring);
+        t->rests = false;
+    }
     q->unfinished--;
+}
+
+void tasks_rest(struct tasks *q, struct task *k)
+{
+    assert(k->state != TASK_DONE);
+    if (!k->turn->rests)
+        TAILQ_REMOVE(&q->ring, k->turn, ring);
+    k->turn->rests = true;
+}
+
+void tasks_go_on(struct tasks *q, struct task *k)
+{
+    if (k->turn->rests)
+        TAILQ_INSERT_TAIL(&q->ring, k->turn, ring);
+    k->turn->rests = false;
+}
+
+bool tasks_ready(const struct tasks *q)
+{
+    return !TAILQ_EMPTY(&q->ring);
 }
 
 void tasks_done(struct tasks *q, struct task *k)

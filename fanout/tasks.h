@@ -56,7 +56,8 @@ struct tasks *tasks_new(void);
 void tasks_free(struct tasks *q);
 
 /* tasks_add() takes what the plan says (copied) to the end of the publisher's queue (less than
- * TARGET_TEXT_SIZE bytes: the turns of a target have a queue of their own). Times never fall. */
+ * TARGET_TEXT_SIZE bytes: the turns of a target have a queue of their own). A time before others is fine: the
+ * order of the log is kept. */
 void tasks_add(struct tasks *q, const char *publisher, const struct plan *p, int64_t now_us);
 
 /* tasks_next() turns to the next publisher and answers the first of his unfinished tasks; NULL: there is
@@ -64,6 +65,12 @@ void tasks_add(struct tasks *q, const char *publisher, const struct plan *p, int
 struct task *tasks_next(struct tasks *q);
 
 void tasks_done(struct tasks *q, struct task *k);
+
+/* tasks_rest() has the publisher of an unfinished task pause, with all that he has, until tasks_go_on().
+ * tasks_ready() says whether tasks_next() has one. */
+void tasks_rest(struct tasks *q, struct task *k);
+void tasks_go_on(struct tasks *q, struct task *k);
+bool tasks_ready(const struct tasks *q);
 
 /* tasks_restart() makes all tasks wait again, the finished ones too, in their order. */
 void tasks_restart(struct tasks *q);

@@ -8,6 +8,16 @@ static struct buckets buckets;
 static struct metrics *metrics;
 static struct deliver *d;
 
+static struct deliver_failure left_out;
+static unsigned n_left_out;
+
+static void note_left_out(void *arg, const struct deliver_failure *f)
+{
+    (void)arg;
+    left_out = *f;
+    n_left_out++;
+}
+
 static void open_deliver(unsigned batch_keys, unsigned window)
 {
     struct deliver_options o = {
@@ -17,6 +27,7 @@ static void open_deliver(unsigned batch_keys, unsigned window)
         .timeline_cap = 8,
         .batch_keys = batch_keys,
         .window = window,
+        .left_out = note_left_out,
     };
     deliver_free(d);
     d = deliver_new(&o);
@@ -271,31 +282,93 @@ static void progress_goes_to_all_owned_buckets_in_one_call(void **state)
     (void)state;
     struct err e = {0};
     adopt_all(1, 100);
-    RIG_OK(e, deliver_progress(d, 500, 500, &e));
+    RIG_OK(e, deliver_progress(d, 500, 500, NULL, &e));
     for (unsigned b = 0; b < BUCKETS; b++) {
         assert_true(rig_record_ts(&rig, b, "progress") == 500);
         assert_true(buckets.at[b].applied == 500);
     }
     assert_int_equal(metrics_get(metrics, M_SCRIPTS, SCRIPT_PROGRESS), 1);
-    RIG_OK(e, deliver_progress(d, 400, 400, &e)); /* never backwards */
-    RIG_OK(e, deliver_progress(d, 500, 500, &e));
+    RIG_OK(e, deliver_progress(d, 400, 400, NULL, &e)); /* never backwards */
+    RIG_OK(e, deliver_progress(d, 500, 500, NULL, &e));
     assert_int_equal(metrics_get(metrics, M_SCRIPTS, SCRIPT_PROGRESS), 1);
     counts_agree();
 }
 
+static void a_timeline_of_another_type_is_named_and_all_others_get_the_item(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    const enum script scripts[] = {SCRIPT_DELIVER, SCRIPT_REMOVE};
+    adopt_all(1, 100);
+    /* names of one bucket, so that they share a group */
+    char same[3][32];
+    unsigned n = 0;
+    for (unsigned i = 0; n < 3; i++) {
+        snprintf(same[n], sizeof same[n], "u%u", i);
+        n += keys_bucket(same[n]) == keys_bucket("ann");
+    }
+    const char *users[] = {same[0], "ann", same[1], "bob", same[2]};
+    for (size_t i = 0; i < MEM_COUNT(users); i++)
+        ready_timeline(users[i], 100);
+    freeReplyObject(rig_command(&rig, "SET", rig_keys("ann").tl, "surprise"));
+    for (size_t s = 0; s < MEM_COUNT(scripts); s++) {
+        n_left_out = 0;
+        deliver_begin(d, scripts[s], 200 + s, 7);
+        for (size_t i = 0; i < MEM_COUNT(users); i++)
+            RIG_OK(e, deliver_add(d, keys_bucket(users[i]), users[i], READER_NONE, &e));
+        RIG_OK(e, deliver_end(d, &e));
+        RIG_OK(e, deliver_drain(d, &e));
+        for (size_t i = 0; i < MEM_COUNT(users); i++) {
+            if (strcmp(users[i], "ann") != 0)
+                assert_int_equal(rig_holds(&rig, users[i], 7), s == 0);
+        }
+        assert_int_equal(n_left_out, 1);
+        assert_string_equal(left_out.user, "ann");
+        assert_int_equal(left_out.bucket, keys_bucket("ann"));
+        assert_int_equal(left_out.script, scripts[s]);
+        assert_int_equal(left_out.item, 7);
+        assert_true(left_out.t == 200 + s);
+        assert_non_null(strstr(left_out.why, "WRONGTYPE"));
+        assert_false(deliver_broken(d));
+    }
+    send_one(SCRIPT_DROP, 300, 0, "ann"); /* what does not read goes */
+    assert_false(rig_exists(&rig, "ann"));
+    counts_agree();
+}
+
+static void progress_of_a_held_bucket_stays_below_its_time(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    ts_t held[BUCKETS] = {[7] = 350, [9] = 1000};
+    adopt_all(1, 100);
+    RIG_OK(e, deliver_progress(d, 500, 500, held, &e));
+    for (unsigned b = 0; b < BUCKETS; b++) {
+        assert_true(rig_record_ts(&rig, b, "progress") == (b == 7 ? 349 : 500));
+        assert_true(rig_record_ts(&rig, b, "seen") == 500);
+    }
+    RIG_OK(e, deliver_progress(d, 600, 600, NULL, &e));
+    assert_true(rig_record_ts(&rig, 7, "progress") == 600);
+    counts_agree();
+}
+
+/* The record itself: nothing of the call is known to have been applied. */
 static void an_error_reply_breaks_off_and_names_its_buckets(void **state)
 {
     (void)state;
     struct err e = {0};
+    struct deliver_failure f;
     adopt_all(1, 100);
     struct rig_keys k = rig_keys("ann");
-    freeReplyObject(rig_command(&rig, "SET", k.tl, "surprise"));
+    freeReplyObject(rig_command(&rig, "SET", k.bk, "surprise"));
     deliver_begin(d, SCRIPT_DELIVER, 200, 7);
     RIG_OK(e, deliver_add(d, k.bucket, "ann", READER_NONE, &e));
     RIG_OK(e, deliver_end(d, &e));
     assert_int_equal(deliver_drain(d, &e), -1);
     assert_true(deliver_broken(d));
-    assert_true(deliver_failed(d)[k.bucket]);
+    assert_true(deliver_failed(d, &f)[k.bucket]);
+    assert_true(f.t == 200 && f.item == 7 && f.script == SCRIPT_DELIVER);
+    assert_non_null(strstr(f.why, "WRONGTYPE"));
     assert_int_equal(deliver_add(d, k.bucket, "bob", READER_NONE, &e), -1);
     assert_int_equal(e.code, ERR_UNAVAILABLE);
     deliver_mend(d);
@@ -326,7 +399,7 @@ static void a_lost_connection_breaks_off_until_mended_and_adopted_again(void **s
         rc = deliver_drain(d, &e);
     assert_int_equal(rc, -1);
     assert_true(deliver_broken(d));
-    assert_int_equal(deliver_progress(d, 300, 300, &e), -1);
+    assert_int_equal(deliver_progress(d, 300, 300, NULL, &e), -1);
     deliver_mend(d);
     adopt_all(2, 300);
     send_one(SCRIPT_DELIVER, 200, 7, "ann");
@@ -348,6 +421,8 @@ int main(void)
         T(a_record_that_lost_what_was_written_last_refuses),
         T(the_other_buckets_of_a_refused_call_are_applied),
         T(progress_goes_to_all_owned_buckets_in_one_call),
+        T(a_timeline_of_another_type_is_named_and_all_others_get_the_item),
+        T(progress_of_a_held_bucket_stays_below_its_time),
         T(an_error_reply_breaks_off_and_names_its_buckets),
         T(a_lost_connection_breaks_off_until_mended_and_adopted_again),
     };

@@ -353,24 +353,6 @@ static void two_fanouts_share_and_every_follower_is_served_once(void **state)
     }
 }
 
-static void a_key_of_another_type_makes_its_share_start_anew_and_stops_nothing(void **state)
-{
-    (void)state;
-    start(&a, "fanout-1");
-    UNTIL(&rig, node_is_ready, &a);
-    rig_edge(&rig, "ann", "p:daily");
-    rig_edge(&rig, "bob", "p:daily");
-    make_timeline("bob");
-    make_timeline("ann");
-    progress_reaches(rig_publish(&rig, 3, "weekly", "")); /* now she is known */
-    struct rig_keys k = rig_keys("ann");
-    freeReplyObject(rig_command(&rig, "SET", k.tl, "surprise"));
-    progress_reaches(rig_publish(&rig, 1, "daily", ""));
-    progress_reaches(rig_publish(&rig, 2, "weekly", ""));
-    assert_true(rig_record_ts(&rig, k.bucket, "born") >
-                rig_record_ts(&rig, (k.bucket + SHARE_BUCKETS) % BUCKETS, "born"));
-}
-
 static bool readers_are_known(void *arg)
 {
     struct node *n = arg;
@@ -465,19 +447,6 @@ static void a_change_of_a_user_told_again_takes_nobody_off_the_lists(void **stat
     assert_true(rig_holds(&rig, "ann", 2) && rig_holds(&rig, "ann", 3) && rig_holds(&rig, "ann", 4));
 }
 
-static void an_item_that_does_not_read_is_passed_over(void **state)
-{
-    (void)state;
-    start(&a, "fanout-1");
-    UNTIL(&rig, node_is_ready, &a);
-    rig_edge(&rig, "ann", "p:daily");
-    make_timeline("ann");
-    rig_publish(&rig, 1, "daily", "a b c d e f g h i j k l m n o p q");
-    progress_reaches(rig_publish(&rig, 2, "daily", ""));
-    assert_true(rig_holds(&rig, "ann", 2));
-    assert_int_equal(metrics_get(a.metrics, M_ERRORS, ERROR_OF_CORRUPT), 1);
-}
-
 static void a_progress_of_long_ago_is_replayed_and_harms_nothing(void **state)
 {
     (void)state;
@@ -561,11 +530,9 @@ int main(void)
         T(redis_killed_and_restarted_is_waited_for),
         T(mongod_killed_and_restarted_is_waited_for),
         T(two_fanouts_share_and_every_follower_is_served_once),
-        T(a_key_of_another_type_makes_its_share_start_anew_and_stops_nothing),
         T(only_followers_with_a_timeline_are_named_to_redis),
         T(who_follows_others_now_is_on_their_lists_and_no_others),
         T(a_change_of_a_user_told_again_takes_nobody_off_the_lists),
-        T(an_item_that_does_not_read_is_passed_over),
         T(a_progress_of_long_ago_is_replayed_and_harms_nothing),
         T(a_collection_dropped_under_the_tail_makes_records_anew),
         T(a_dropped_database_is_begun_again),
