@@ -10,6 +10,7 @@
 #include "common/mem.h"
 
 #define LOOK_EVERY_MS 250
+#define LOOK_NEAR_MS  50 /* above ROOM_ENOUGH_PERCENT */
 #define NAP_MS        2 /* between two steps: deliveries and pages want Redis too; none when it is nearly full */
 #define HURRY_PERCENT 97
 #define STEPS_MAX     500                  /* in a round; the next one looks anew */
@@ -348,7 +349,9 @@ static void *thread_main(void *arg)
     int64_t wait;
     do {
         e.code = ERR_NONE;
-        wait = room_step(r, &e) != 0 && e.code == ERR_TOO_LARGE ? AFTER_NONE_MS : LOOK_EVERY_MS;
+        bool failed = room_step(r, &e) != 0;
+        bool near = room_percent(&r->view) > ROOM_ENOUGH_PERCENT;
+        wait = failed && e.code == ERR_TOO_LARGE ? AFTER_NONE_MS : near ? LOOK_NEAR_MS : LOOK_EVERY_MS;
     } while (pause_ms(r, wait));
     return NULL;
 }

@@ -1,4 +1,4 @@
-/* room.h - Redis' memory: looked at four times a second, and room made before Redis refuses a write.
+/* room.h - Redis' memory: looked at some times a second, and room made before Redis refuses a write.
  *
  * Above ROOM_TIGHT_PERCENT of `maxmemory` the memory counts as tight, until it is below ROOM_ENOUGH_PERCENT:
  * that is logged once and told (status, metrics, readiness). Above ROOM_FULL_PERCENT the timelines read least
