@@ -1,6 +1,7 @@
 /* Counting followers and items in MongoDB, one target or all of them. */
 #include "feed-api/counts.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,7 @@
 
 #define TARGET_DEADLINE_MS 4000 /* one count; the socket gives up at 5,000 */
 #define BATCH              100
+#define KEY_MAX            256 /* bytes of a value in an index that are looked at; names have 64 */
 
 /* ---- one target ---- */
 
@@ -106,6 +108,12 @@ struct sweep {
     bool recount_known; /* the pass over `targets` itself: each; the others: only those without a document */
 };
 
+/* An index by whose first field the names of targets are found. */
+struct walk {
+    enum mongo_collection coll;
+    const char *field, *index, *prefix;
+};
+
 static int find_known(struct sweep *s, struct err *e)
 {
     bson_t filter = BSON_INITIALIZER, id, in, opts = BSON_INITIALIZER;
@@ -171,77 +179,75 @@ static int add(struct sweep *s, const char *prefix, const char *name, struct err
     return s->n == BATCH ? flush(s, e) : 0;
 }
 
-static int sweep_cursor(struct sweep *s, mongoc_cursor_t *cursor, const char *prefix, struct err *e)
+/* {first field: behind `after`, the others: as low as they go}. No name holds a control character, so U+0001
+ * leads behind all keys of `after` and before those of any longer name. */
+static void lower_bound(const bson_t *index, const char *after, bson_t *min)
 {
+    char behind[KEY_MAX + 1];
+    bson_iter_t it;
+    snprintf(behind, sizeof behind, "%s\001", after);
+    assert(bson_iter_init(&it, index));
+    for (bool first = true; bson_iter_next(&it); first = false) {
+        if (first)
+            BSON_APPEND_UTF8(min, bson_iter_key(&it), behind);
+        else if (bson_iter_as_int64(&it) > 0)
+            BSON_APPEND_MINKEY(min, bson_iter_key(&it));
+        else
+            BSON_APPEND_MAXKEY(min, bson_iter_key(&it));
+    }
+}
+
+/* The first string key of an index behind those of key[KEY_MAX], into key. Answers 1, 0 at the end, -1.
+ * Walking the index itself by returnKey is the one way to the values of an array (topics) that has no 16 MB
+ * limit and no cursor that lives as long as a sweep. */
+static int next_key(struct sweep *s, const struct walk *w, char *key, struct err *e)
+{
+    bson_t *hint = bson_new_from_json((const uint8_t *)w->index, -1, NULL);
+    bson_t min = BSON_INITIALIZER, any = BSON_INITIALIZER, opts = BSON_INITIALIZER;
+    assert(hint != NULL);
+    lower_bound(hint, key, &min);
+    BCON_APPEND(&opts, "hint", BCON_DOCUMENT(hint), "min", BCON_DOCUMENT(&min), "returnKey", BCON_BOOL(true),
+                "limit", BCON_INT64(1), "singleBatch", BCON_BOOL(true));
+    mongo_conn_deadline(s->conn, TARGET_DEADLINE_MS);
+    mongo_read_opts(s->conn, &opts);
+    mongoc_cursor_t *cursor =
+        mongoc_collection_find_with_opts(mongo_coll(s->conn, w->coll), &any, &opts, NULL);
     const bson_t *doc, *reply;
     bson_error_t be;
     int rc = 0;
-    while (rc == 0 && !s->stopped && mongoc_cursor_next(cursor, &doc))
-        rc = add(s, prefix, mongo_get_str(doc, "_id", NULL), e);
-    if (rc == 0 && mongoc_cursor_error_document(cursor, &be, &reply))
+    if (mongoc_cursor_next(cursor, &doc)) {
+        const char *found = mongo_get_str(doc, w->field, NULL);
+        rc = found != NULL; /* behind the strings come other types: nobody's name */
+        if (found != NULL && snprintf(key, KEY_MAX, "%s", found) >= KEY_MAX)
+            key[KEY_MAX - 2] = '\xff'; /* no name: on behind all that begin like it */
+    } else if (mongoc_cursor_error_document(cursor, &be, &reply)) {
         rc = mongo_err(e, &be, reply, "sweeping targets");
+    }
     mongoc_cursor_destroy(cursor);
-    return rc == 0 ? flush(s, e) : rc;
-}
-
-static int sweep_documents(struct sweep *s, struct err *e)
-{
-    bson_t filter = BSON_INITIALIZER, opts = BSON_INITIALIZER;
-    BCON_APPEND(&opts, "projection", "{", "_id", BCON_INT32(1), "}", "sort", "{", "_id", BCON_INT32(1), "}");
-    mongo_conn_deadline(s->conn, TARGET_DEADLINE_MS);
-    mongo_read_opts(s->conn, &opts);
-    mongoc_cursor_t *cursor =
-        mongoc_collection_find_with_opts(mongo_coll(s->conn, COLL_TARGETS), &filter, &opts, NULL);
-    s->recount_known = true;
-    int rc = sweep_cursor(s, cursor, "", e);
-    s->recount_known = false;
-    bson_destroy(&filter);
+    bson_destroy(hint);
+    bson_destroy(&min);
     bson_destroy(&opts);
     return rc;
 }
 
-/* Sorted by an index and grouped by its first field alone, this jumps from one value to the next
- * (DISTINCT_SCAN). */
-static int sweep_field(struct sweep *s, enum mongo_collection coll, const char *field, const char *prefix,
-                       struct err *e)
+/* From value to value, a look-up each. */
+static int sweep_values(struct sweep *s, const struct walk *w, struct err *e)
 {
-    char *path = mem_printf("$%s", field);
-    bson_t *pipeline = BCON_NEW("pipeline", "[", "{", "$sort", "{", field, BCON_INT32(1), "}", "}", "{",
-                                "$group", "{", "_id", BCON_UTF8(path), "}", "}", "]");
-    bson_t opts = BSON_INITIALIZER;
-    mongo_conn_deadline(s->conn, TARGET_DEADLINE_MS);
-    mongo_read_opts(s->conn, &opts);
-    mongoc_cursor_t *cursor =
-        mongoc_collection_aggregate(mongo_coll(s->conn, coll), MONGOC_QUERY_NONE, pipeline, &opts, NULL);
-    int rc = sweep_cursor(s, cursor, prefix, e);
-    bson_destroy(pipeline);
-    bson_destroy(&opts);
-    free(path);
-    return rc;
+    char key[KEY_MAX] = "";
+    int rc = 0;
+    s->recount_known = w->coll == COLL_TARGETS;
+    while (!s->stopped && (rc = next_key(s, w, key, e)) > 0)
+        if (add(s, w->prefix, key, e) != 0)
+            return -1;
+    return rc < 0 ? -1 : flush(s, e);
 }
 
-/* Topics are arrays: only the distinct command can jump over their index; its answer may hold 16 MB, some
- * 200,000 topics. */
-static int sweep_topics(struct sweep *s, struct err *e)
-{
-    bson_t *cmd = BCON_NEW("distinct", BCON_UTF8(mongo_collection_name(COLL_ITEMS)), "key", "topics");
-    bson_t opts = BSON_INITIALIZER, reply;
-    bson_error_t be;
-    mongo_conn_deadline(s->conn, TARGET_DEADLINE_MS);
-    mongo_read_opts(s->conn, &opts);
-    bool ok = mongoc_collection_read_command_with_opts(mongo_coll(s->conn, COLL_ITEMS), cmd, NULL, &opts,
-                                                       &reply, &be);
-    bson_iter_t it, values;
-    int rc = ok ? 0 : mongo_err(e, &be, &reply, "listing topics");
-    if (ok && bson_iter_init_find(&it, &reply, "values") && bson_iter_recurse(&it, &values))
-        while (rc == 0 && !s->stopped && bson_iter_next(&values))
-            if (BSON_ITER_HOLDS_UTF8(&values))
-                rc = add(s, "t:", bson_iter_utf8(&values, NULL), e);
-    bson_destroy(cmd);
-    bson_destroy(&opts);
-    bson_destroy(&reply);
-    return rc == 0 ? flush(s, e) : rc;
-}
+static const struct walk walks[] = {
+    {COLL_TARGETS, "_id", "{\"_id\":1}", ""},
+    {COLL_FOLLOWS, "t", "{\"t\":1,\"b\":1,\"u\":1}", ""},
+    {COLL_ITEMS, "publisher", "{\"publisher\":1,\"live\":1,\"_id\":-1}", "p:"},
+    {COLL_ITEMS, "topics", "{\"topics\":1,\"live\":1,\"_id\":-1}", "t:"},
+};
 
 int counts_sweep(struct mongo_conn *conn, bool (*between)(void *arg), void *arg, uint64_t *fixed,
                  struct err *e)
@@ -250,13 +256,9 @@ int counts_sweep(struct mongo_conn *conn, bool (*between)(void *arg), void *arg,
     s->conn = conn;
     s->between = between;
     s->arg = arg;
-    int rc = sweep_documents(s, e);
-    if (rc == 0 && !s->stopped)
-        rc = sweep_field(s, COLL_FOLLOWS, "t", "", e);
-    if (rc == 0 && !s->stopped)
-        rc = sweep_field(s, COLL_ITEMS, "publisher", "p:", e);
-    if (rc == 0 && !s->stopped)
-        rc = sweep_topics(s, e);
+    int rc = 0;
+    for (size_t i = 0; i < MEM_COUNT(walks) && rc == 0 && !s->stopped; i++)
+        rc = sweep_values(s, &walks[i], e);
     if (rc == 0 && fixed != NULL)
         *fixed = s->fixed;
     free(s);

@@ -186,6 +186,58 @@ static void a_sweep_finds_all_that_is_wrong_and_nothing_else(void **state)
     world_close(&w);
 }
 
+/* ---- more topics than the 16 MB of one answer hold ---- */
+
+#define MANY_ITEMS  15000
+#define MANY_TOPICS 16 /* each, of 64 bytes: 240,000 names */
+
+static void insert_many_topics(struct world *w)
+{
+    bson_t **docs = mem_alloc(MANY_ITEMS * sizeof *docs), list;
+    for (int i = 0; i < MANY_ITEMS; i++) {
+        docs[i] = BCON_NEW("_id", BCON_INT64(i + 1), "publisher", "many", "live", BCON_BOOL(true));
+        BSON_APPEND_ARRAY_BEGIN(docs[i], "topics", &list);
+        for (int j = 0; j < MANY_TOPICS; j++) {
+            char name[80], index[12];
+            snprintf(name, sizeof name, "%064d", i * MANY_TOPICS + j);
+            snprintf(index, sizeof index, "%d", j);
+            BSON_APPEND_UTF8(&list, index, name);
+        }
+        bson_append_array_end(docs[i], &list);
+    }
+    bson_error_t be;
+    if (!mongoc_collection_insert_many(mongo_coll(w->s.conn, COLL_ITEMS), (const bson_t **)docs, MANY_ITEMS,
+                                       NULL, NULL, &be))
+        fail_msg("insert: %s", be.message);
+    for (int i = 0; i < MANY_ITEMS; i++)
+        bson_destroy(docs[i]);
+    free(docs);
+}
+
+static bool count_hundreds(void *arg)
+{
+    return ++*(int *)arg < 3;
+}
+
+static void a_sweep_walks_more_topics_than_one_answer_holds(void **state)
+{
+    struct world w;
+    struct err e;
+    int hundreds = 0;
+    uint64_t fixed = 0;
+    world_open(&w, state);
+    insert_many_topics(&w);
+    mongo_conn_deadline(w.s.conn, 60000);
+    assert_int_equal(mongo_conn_fresh(w.s.conn, NULL, &e), 0);
+    if (counts_sweep(w.s.conn, count_hundreds, &hundreds, &fixed, &e) != 0) /* the first few are enough */
+        fail_msg("%s", e.msg);
+    assert_int_equal(fixed, 1 + 200); /* the publisher and two hundred topics */
+    char name[80];
+    snprintf(name, sizeof name, "%064d", 199);
+    assert_counts(&w, TARGET_TOPIC, name, 0, 1);
+    world_close(&w);
+}
+
 struct wanted {
     struct world *w;
     int64_t followers, items;
@@ -430,6 +482,7 @@ int main(void)
         cmocka_unit_test(a_recount_finds_what_there_is),
         cmocka_unit_test(a_sweep_finds_all_that_is_wrong_and_nothing_else),
         cmocka_unit_test(what_a_write_marked_is_counted_by_the_thread),
+        cmocka_unit_test(a_sweep_walks_more_topics_than_one_answer_holds),
         cmocka_unit_test(a_first_sweep_mends_what_a_killed_process_left),
         cmocka_unit_test(a_profile_is_replaced_as_a_whole_and_keeps_the_counts),
         cmocka_unit_test(a_target_turns_at_the_threshold_and_back_well_below_it),
