@@ -68,7 +68,7 @@ endif
 .DEFAULT_GOAL := build
 
 build: $(BINS) ## build the three processes and the tools (V=asan, tsan or clang for another variant)
-tests: $(TEST_SELECTED) $(if $(filter %e2e %stack,$(subst /test_, ,$(TEST_SELECTED))),$(BINS)) ## build the tests without running them
+tests: $(TEST_SELECTED) $(if $(filter %e2e %stack %move_in,$(subst /test_, ,$(TEST_SELECTED))),$(BINS)) ## build the tests without running them
 
 $(BUILD)/libcommon.a: $(COMMON_OBJ)
 	@rm -f $@ && ar rcs $@ $^

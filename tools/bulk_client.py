@@ -4,6 +4,7 @@ A Client may be used by several threads: each has a connection of its own, and w
 """
 import http.client
 import json
+import random
 import threading
 import time
 import urllib.parse
@@ -91,10 +92,11 @@ class Client:
                 if status not in (429, 500, 502, 503, 504):
                     raise Failed(f"{method} {path} was answered {status}: {data[:400].decode('utf-8', 'replace')}")
                 asked, what = retry_after(headers, data), f"status {status}"
+                backoff = min(backoff, asked)  # who says when to come again is asked then, or soon after
             if time.monotonic() - max(self.answered, began) > self.patience:
                 raise Failed(f"{method} {path}: no success for {self.patience:.0f} s, last: {what}. Is {self.url.geturl()} right?")
             backoff = min(backoff * 2, 10.0)
-            self.wait(max(asked, backoff))
+            self.wait(max(asked, backoff) * random.uniform(1.0, 1.2))
 
     def bulk(self, path, lines):
         """Sends lines (bytes without their newlines). Answers (data of good answers, [(index, answer)] of refused lines).

@@ -190,6 +190,7 @@ class Mover:
         self.line = state["line"]
         self.began = self.saved = self.shown = time.monotonic()
         self.sent = self.unchanged = self.gone = self.bad = 0
+        self.unsaved = False
         self.error = None
 
     # ---- reading ----
@@ -260,7 +261,7 @@ class Mover:
 
     def send_all(self, i):
         try:
-            while (batch := self.queues[i].get()) is not None:
+            while (batch := self.next_batch(i)) is not None:
                 if not self.client.stop.is_set():
                     good, refused = self.client.bulk(self.path, batch.lines)
                     self.acknowledged(batch, good, refused)
@@ -269,6 +270,15 @@ class Mover:
         except Exception as problem:  # pylint: disable=broad-except  # told by the thread that waits
             self.error = self.error or problem
             self.client.stop.set()
+
+    def next_batch(self, i):
+        while True:
+            try:
+                return self.queues[i].get(timeout=SAVE_SECONDS)
+            except queue.Empty:  # the input stands still: what was acknowledged last is written down all the same
+                with self.lock:
+                    if self.unsaved:
+                        self.save()
 
     def acknowledged(self, batch, good, refused):
         for index, answer in refused:
@@ -280,6 +290,7 @@ class Mover:
             self.sent += len(batch.lines)
             self.unchanged += good.count(b'"unchanged"')
             del self.under_way[id(batch)]
+            self.unsaved = True
             if time.monotonic() - self.saved > SAVE_SECONDS:
                 self.save()
 
@@ -292,7 +303,7 @@ class Mover:
 
     def save(self):
         """Writes down up to where all lines are acknowledged. Under the lock."""
-        self.saved = time.monotonic()
+        self.saved, self.unsaved = time.monotonic(), False
         waiting = list(self.under_way.values()) + [p.numbers[0] for p in self.parts if p.numbers]
         low = min(waiting, default=self.line + 1)
         while self.checkpoints and self.checkpoints[0].line < low:
@@ -397,6 +408,7 @@ def move(client, journal, inputs, connections):
         if source.kind == "items" and not source.stream and not state["checked"]:
             check_items(source, client.stop)
             state["checked"] = True
+    journal.save()  # before the first refused line is written down: the journal says whose they are
     for source, state in zip(inputs, journal.state["files"]):
         if not state["done"]:
             if state["line"]:
