@@ -15,6 +15,10 @@ static void start_processes(struct e2e_stack *s, const struct e2e_stack_options 
     assert_true(s->n_apis <= E2E_APIS_MAX);
     s->fanout = fixture_start(s->f, "fanout", "fanout-1", "--timeline-entries", entries,
                               o->lease_ms ? "--lease-ms" : NULL, o->lease_ms, NULL);
+    s->other_fanout = o->two_fanouts
+                          ? fixture_start(s->f, "fanout", "fanout-2", "--timeline-entries", entries,
+                                          o->lease_ms ? "--lease-ms" : NULL, o->lease_ms, NULL)
+                          : NULL;
     const char *const *r = o->ranker_flags, *const *a = o->api_flags;
     s->ranker = o->ranker
                     ? fixture_start(s->f, "ranker", "ranker-1", r[0], r[1], r[2], r[3], r[4], r[5], NULL)

@@ -10,7 +10,7 @@
 
 struct e2e_stack {
     struct fixture *f;
-    struct server *fanout, *ranker, *servers[E2E_APIS_MAX];
+    struct server *fanout, *other_fanout, *ranker, *servers[E2E_APIS_MAX];
     struct e2e_api apis[E2E_APIS_MAX];
     size_t n_apis;
     redisContext *redis;
@@ -20,6 +20,7 @@ struct e2e_stack_options {
     const char *entries;  /* --timeline-entries; NULL: 8 */
     const char *lease_ms; /* of fanout; NULL: as fanout has it */
     size_t n_apis;        /* 1 or 2; 0: 1 */
+    bool two_fanouts;     /* they share the buckets */
     bool ranker;
     const char *api_flags[6], *ranker_flags[6]; /* more flags and their values */
 };
