@@ -396,6 +396,143 @@ static void only_followers_with_a_timeline_are_named_to_redis(void **state)
     assert_false(rig_exists(&rig, "u77"));
 }
 
+static bool has_small(void *arg)
+{
+    (void)arg;
+    return rig_holds(&rig, "one", 5000);
+}
+
+static void a_small_publisher_waits_for_no_huge_audience(void **state)
+{
+    (void)state;
+    enum { AUDIENCE = 1500, PUBLISHES = 30 };
+    char user[32];
+    start(&a, "fanout-1");
+    UNTIL(&rig, node_is_ready, &a);
+    rig_edges(&rig, "u", AUDIENCE, "p:big");
+    rig_edge(&rig, "one", "p:small");
+    for (unsigned i = 0; i < AUDIENCE; i++) {
+        snprintf(user, sizeof user, "u%u", i);
+        make_timeline(user);
+    }
+    make_timeline("one");
+    UNTIL(&rig, readers_are_known, &a);
+    progress_reaches(rig_publish(&rig, 99, "big", ""));
+    progress_reaches(rig_publish(&rig, 100, "small", ""));
+    ts_t last = 0;
+    for (item_id id = 1; id <= PUBLISHES; id++)
+        last = rig_publish(&rig, 1000 + id, "big", "");
+    rig_publish(&rig, 5000, "small", "");
+    UNTIL(&rig, has_small, NULL);
+    unsigned without = 0;
+    for (unsigned i = 0; i < AUDIENCE; i += 75) {
+        snprintf(user, sizeof user, "u%u", i);
+        without += !rig_holds(&rig, user, 1000 + PUBLISHES);
+        bool newer = true; /* in order: who holds one holds those before it */
+        for (item_id id = 1000 + PUBLISHES; id > 1000; id--) {
+            bool holds = rig_holds(&rig, user, id);
+            assert_true(holds || id == 1000 + PUBLISHES || !newer);
+            newer = holds;
+        }
+    }
+    assert_true(without > 0);
+    progress_reaches(last);
+    assert_true(rig_holds(&rig, "u7", 1000 + PUBLISHES));
+}
+
+static void set_mode(const char *target, const char *mode)
+{
+    bson_t *filter = BCON_NEW("_id", BCON_UTF8(target));
+    bson_t *update = BCON_NEW("$set", "{", "mode", BCON_UTF8(mode), "}");
+    progress_reaches(rig_update(&rig, COLL_TARGETS, filter, update));
+    bson_destroy(filter);
+    bson_destroy(update);
+}
+
+static bool pulls(const char *user, const char *target)
+{
+    char entry[TARGET_TEXT_SIZE + 2];
+    redisReply *r = rig_command(&rig, "HGET", rig_keys(user).pf, "p");
+    snprintf(entry, sizeof entry, "\n%s\n", target);
+    bool is = r->str && strstr(r->str, entry);
+    freeReplyObject(r);
+    return is;
+}
+
+static void make_target(const char *target)
+{
+    bson_t *d = BCON_NEW("_id", BCON_UTF8(target), "mode", "push");
+    bson_error_t be;
+    if (!mongoc_collection_insert_one(mongo_coll(rig.conn, COLL_TARGETS), d, NULL, NULL, &be))
+        fail_msg("%s", be.message);
+    bson_destroy(d);
+}
+
+static void a_turn_reaches_all_its_followers_timelines_and_no_others(void **state)
+{
+    (void)state;
+    char user[32];
+    start(&a, "fanout-1");
+    UNTIL(&rig, node_is_ready, &a);
+    rig_edges(&rig, "u", 50, "p:big");
+    rig_edge(&rig, "other", "p:small");
+    make_target("p:big");
+    for (unsigned i = 0; i < 50; i += 2) {
+        snprintf(user, sizeof user, "u%u", i);
+        make_timeline(user);
+    }
+    make_timeline("other");
+    set_mode("p:big", "pull");
+    UNTIL(&rig, readers_are_known, &a);
+    assert_int_equal(metrics_get(a.metrics, M_PULLED, 0), 1);
+    progress_reaches(rig_publish(&rig, 1000, "big", ""));
+    for (unsigned i = 0; i < 50; i++) {
+        snprintf(user, sizeof user, "u%u", i);
+        assert_int_equal(pulls(user, "p:big"), i % 2 == 0);
+        assert_int_equal(rig_exists(&rig, user), i % 2 == 0);
+        assert_false(rig_holds(&rig, user, 1000));
+    }
+    assert_false(pulls("other", "p:big"));
+    node_stop(&a); /* the next one finds the mode in MongoDB */
+    start(&a, "fanout-1");
+    UNTIL(&rig, node_is_ready, &a);
+    progress_reaches(rig_publish(&rig, 1001, "big", ""));
+    assert_false(rig_holds(&rig, "u2", 1001));
+    set_mode("p:big", "push");
+    progress_reaches(rig_publish(&rig, 1002, "big", ""));
+    for (unsigned i = 0; i < 50; i += 2) {
+        snprintf(user, sizeof user, "u%u", i);
+        assert_false(pulls(user, "p:big"));
+        assert_true(rig_holds(&rig, user, 1000) && rig_holds(&rig, user, 1001) &&
+                    rig_holds(&rig, user, 1002));
+    }
+    assert_false(rig_exists(&rig, "u1"));
+    assert_int_equal(rig_count(&rig, "other"), 1);
+}
+
+static void an_item_of_a_pulled_and_a_pushed_target_goes_to_those_of_the_pushed(void **state)
+{
+    (void)state;
+    start(&a, "fanout-1");
+    UNTIL(&rig, node_is_ready, &a);
+    make_target("t:big");
+    rig_edge(&rig, "ann", "t:big");
+    rig_edge(&rig, "bob", "t:small");
+    rig_edge(&rig, "eve", "t:big");
+    rig_edge(&rig, "eve", "t:small");
+    make_timeline("ann");
+    make_timeline("bob");
+    make_timeline("eve");
+    set_mode("t:big", "pull");
+    UNTIL(&rig, readers_are_known, &a);
+    progress_reaches(rig_publish(&rig, 1000, "daily", "big small"));
+    assert_false(rig_holds(&rig, "ann", 1000));
+    assert_true(rig_holds(&rig, "bob", 1000) && rig_holds(&rig, "eve", 1000));
+    progress_reaches(rig_edit_topics(&rig, 1000, "big small", "big"));
+    assert_false(rig_holds(&rig, "bob", 1000));
+    assert_true(rig_holds(&rig, "eve", 1000)); /* another of her follows matches */
+}
+
 static void who_follows_others_now_is_on_their_lists_and_no_others(void **state)
 {
     (void)state;
@@ -531,6 +668,9 @@ int main(void)
         T(mongod_killed_and_restarted_is_waited_for),
         T(two_fanouts_share_and_every_follower_is_served_once),
         T(only_followers_with_a_timeline_are_named_to_redis),
+        T(a_small_publisher_waits_for_no_huge_audience),
+        T(a_turn_reaches_all_its_followers_timelines_and_no_others),
+        T(an_item_of_a_pulled_and_a_pushed_target_goes_to_those_of_the_pushed),
         T(who_follows_others_now_is_on_their_lists_and_no_others),
         T(a_change_of_a_user_told_again_takes_nobody_off_the_lists),
         T(a_progress_of_long_ago_is_replayed_and_harms_nothing),
