@@ -141,6 +141,11 @@ bench-fanout: ## measure deliveries against plain Redis, audiences, fairness: RO
 	@$(SUBMAKE) V=release build
 	@python3 tools/bench/fanout.py
 
+bench-move-in: ## move millions in, interrupted and resumed, count and compare: ITEMS=200000 EDGES=800000 SEED=1 CACHE_GB=1
+	@tools/setup.sh run
+	@$(SUBMAKE) V=release build
+	@ITEMS=$(ITEMS) EDGES=$(EDGES) SEED=$(SEED) CACHE_GB=$(CACHE_GB) python3 tools/bench/move_in.py
+
 fuzz: ## run each fuzz target of tests/fuzz for FUZZ_SECONDS=30
 	@tools/setup.sh run fuzz
 	@tools/fuzz.sh $(or $(FUZZ_SECONDS),30)
@@ -162,5 +167,5 @@ clean: ## remove everything that was built
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
 
-.PHONY: build tests setup run test san bench bench-fanout fuzz lint fmt show-includes clean help
+.PHONY: build tests setup run test san bench bench-fanout bench-move-in fuzz lint fmt show-includes clean help
 .SECONDARY:
