@@ -56,6 +56,9 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(call proc_obj,feed-api) $(B
 TESTS := $(patsubst tests/%.c,%,$(wildcard tests/*/test_*.c))
 BINS  := $(addprefix $(BUILD)/bin/,$(foreach p,$(PROCESSES),$(if $(wildcard $(p)/main.c),$(p))) $(TOOLS))
 ONLY  ?=
+POINTS ?= 100
+SEED  ?= 1
+CHAOS_SECONDS ?= 5400
 TEST_BINS := $(addprefix $(BUILD)/tests/,$(TESTS))
 # ThreadSanitizer runs where threads share: not on the tools, and of the tests with whole processes on these.
 TSAN_E2E  ?= e2e/test_paging e2e/test_items
@@ -131,6 +134,13 @@ test: ## set up, build and run every test in its variants: VARIANTS="release asa
 san: ## the tests with AddressSanitizer and UBSan, and those where threads share with ThreadSanitizer
 	@$(MAKE) --no-print-directory test VARIANTS="asan tsan"
 
+chaos-fanout: ## kill -9 and SIGSTOP each process and server at random points, compare with a ledger: POINTS=100 SEED=1
+	@tools/setup.sh run test
+	@$(SUBMAKE) V=release ONLY=e2e/test_kill tests
+	@FEEDMILL_KILLS=$(POINTS) FEEDMILL_PAUSES=$(POINTS) FEEDMILL_SEED=$(SEED) FEEDMILL_TEST_TIMEOUT=$(CHAOS_SECONDS) \
+	    tools/run-tests.sh -o e2e/test_kill release; rc=$$?; \
+	    grep -h "acknowledged," build/test-results/release/e2e.test_kill.log; exit $$rc
+
 bench: ## measure on a stack of its own: pages, publishes, demo load, bytes an entry
 	@tools/setup.sh run bench
 	@$(SUBMAKE) V=release build
@@ -167,5 +177,5 @@ clean: ## remove everything that was built
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
 
-.PHONY: build tests setup run test san bench bench-fanout bench-move-in fuzz lint fmt show-includes clean help
+.PHONY: build tests setup run test san bench bench-fanout chaos-fanout bench-move-in fuzz lint fmt show-includes clean help
 .SECONDARY:
