@@ -8,6 +8,7 @@ on this machine, with real processes; nothing else should run on it meanwhile.
   D  the time per follower, from 1,000 followers to a million, and fanout's memory
   E  two fanouts against one
   F  bytes an entry
+  G  push against pull: what a publish and what a page costs
   H  publish to visible of a small publisher, idle and beside others that publish without pause
 
 Everything that is compared takes turns within a round. Environment (or flag): ROUNDS=5, QUICK=1 (small sizes: for trying
@@ -15,24 +16,27 @@ this program), ONLY=A,B. Ctrl-C ends it within seconds; what was measured by the
 """
 import argparse
 import asyncio
+import http.client
 import os
 import signal
+import subprocess
 import sys
 import time
 
 sys.dont_write_bytecode = True  # the sources' folder stays as it is
 
 import peer
+import pull
 import visible
 import world
 from report import Report, quantile
 
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
-ALL = "ABCDEFH"
-BINARIES = os.environ.get("FEEDMILL_BENCH_BIN", "build/release/bin")
+ALL = "ABCDEFGH"
 OUT = "build/bench-fanout.json"
 BULK = "POST /v1/items/bulk, until bk:{b} progress has passed its Feed-Position in all 256 buckets"
 VISIBLE = "POST /v1/items at random times; GET /v1/users/{u}/feed?fields=ids without pause"
+FULL = 10000  # readers, full timelines
 SMALL_TIMELINES = 20
 
 
@@ -76,9 +80,9 @@ class Bench:
     # ---- the first world: full timelines ----
 
     def begin_full(self):
-        n = self.size(10000, 2000)
+        n = FULL
         self.n = n
-        self.stack = world.Stack(BINARIES)
+        self.stack = world.Stack(world.BINARIES)
         s = self.stack
         self.full = ["full-%06d" % i for i in range(n)]
         self.sparse = ["sparse-%06d" % i for i in range(n)]
@@ -100,7 +104,7 @@ class Bench:
             raise world.Failed("a timeline has %d members, so it is not full" % min(lengths))
 
     def job_ab(self):
-        n, active, items = self.n, self.active, self.size(300, 100)
+        n, active, items = self.n, self.active, self.size(300, 30)
         p = peer.Peer(self.stack, self.full[0])
         rates, ratios, ways, sparse_ratio, sparse_cpu, cpus, walls = [], [], {}, [], [], [], []
         costs, sparse_costs, redis_us, plain_us = [], [], [], []
@@ -184,7 +188,7 @@ class Bench:
                          "of readers" % (world.BUCKETS, buckets, lists))
 
     def job_e(self):
-        n, items, s = self.n, self.size(200, 50), self.stack
+        n, items, s = self.n, self.size(200, 20), self.stack
         command = "%d items by %s" % (items, BULK)
         one, two, ratios, cpus, walls = [], [], [], [], []
         known = n + self.active
@@ -220,7 +224,7 @@ class Bench:
         sizes = self.size([1000, 10000, 100000, 1000000], [1000, 10000, 50000])
         if not self.wants("D"):
             sizes = sizes[:3]
-        self.stack = world.Stack(BINARIES, {"FEEDMILL_TIMELINE_ENTRIES": str(SMALL_TIMELINES), "FEEDMILL_PULL_THRESHOLD": "0"})
+        self.stack = world.Stack(world.BINARIES, {"FEEDMILL_TIMELINE_ENTRIES": str(SMALL_TIMELINES), "FEEDMILL_PULL_THRESHOLD": "0"})
         s, r = self.stack, self.report
         r.note("timelines of %d entries (--timeline-entries), so that a million of them fit; pull off; names of 13 bytes" % SMALL_TIMELINES)
         r.row("D fanout's memory at its start", "MiB", "VmRSS of /proc/<pid>/status", [s.memory("fanout")])
@@ -239,13 +243,11 @@ class Bench:
               [edges / (time.monotonic() - began)])
         s.read_pages([users[0] for users in self.wide.values()] + small)
         began = time.monotonic()
-        for n, users in self.wide.items():
-            first = users[0]
-            s.redis.bulk(("COPY", world.timeline_key(first, k), world.timeline_key(u, k)) for u in users[1:] for k in ("tl", "pf"))
+        for users in self.wide.values():
+            s.copy_timelines(users)
         r.note("D one reader of each publisher read a page; the others' timelines are copies of his (COPY in Redis, %.0f s), and "
                "fanout was started again to find them" % (time.monotonic() - began))
-        s.restart_fanout()
-        s.wait_metric(lambda m: float(m["feedmill_fanout_readers"]) >= edges, 120)
+        s.restart_fanout(edges)
         r.row("D fanout's memory, %d active readers known" % edges, "MiB", "VmRSS of /proc/<pid>/status", [s.memory("fanout")])
 
     def job_d(self):
@@ -332,24 +334,29 @@ class Bench:
             self.stack.end()
             self.stack = None
 
-    def run(self):
-        jobs = [("the first world: %d readers with full timelines of 120" % self.size(10000, 2000), self.begin_full,
-                 [("AB", self.job_ab), ("C", self.job_c), ("F", self.job_f), ("E", self.job_e)]),
-                ("the second world: up to a million followers", self.begin_wide, [("D", self.job_d), ("H", self.job_h)])]
-        for title, begin, parts in jobs:
-            if not any(self.wants(letters) for letters, _ in parts):
-                continue
+    def measure(self, letters, job):
+        if self.wants(letters):
             began = time.monotonic()
-            self.report.title(title)
-            begin()
-            self.report.note("made in %.0f s" % (time.monotonic() - began))
-            for letters, job in parts:
-                if self.wants(letters):
-                    began = time.monotonic()
-                    self.report.title(", ".join(letters))
-                    job()
-                    print("  %.0f s" % (time.monotonic() - began))
-            self.end_world()
+            self.report.title(", ".join(letters))
+            job()
+            print("  %.0f s" % (time.monotonic() - began))
+
+    def in_world(self, title, begin, jobs):
+        if not any(self.wants(letters) for letters, _ in jobs):
+            return
+        began = time.monotonic()
+        self.report.title(title)
+        begin()
+        self.report.note("made in %.0f s" % (time.monotonic() - began))
+        for letters, job in jobs:
+            self.measure(letters, job)
+        self.end_world()
+
+    def run(self):
+        self.in_world("%d readers with full timelines of 120" % FULL, self.begin_full,
+                      [("AB", self.job_ab), ("C", self.job_c), ("F", self.job_f), ("E", self.job_e)])
+        self.in_world("up to a million followers", self.begin_wide, [("D", self.job_d), ("H", self.job_h)])
+        self.measure("G", lambda: pull.job(self))
 
 
 def options():
@@ -376,8 +383,10 @@ def main():
     except KeyboardInterrupt:
         print("\ninterrupted: what follows is what was measured until now")
         rc = 130
-    except world.Failed as e:
+    except (world.Failed, OSError, http.client.HTTPException, subprocess.SubprocessError) as e:
         print("\nFAILED: %s" % e)
+        if b.stack:
+            print("\n".join(b.stack.story()))
         rc = 1
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 
+BINARIES = os.environ.get("FEEDMILL_BENCH_BIN", "build/release/bin")
 BUCKETS = 256
 TICK = os.sysconf("SC_CLK_TCK")
 PR_SET_PDEATHSIG = 1
@@ -121,7 +122,7 @@ class Stack:
         self.dir = tempfile.mkdtemp(prefix="fmb.")
         self.port = free_port()
         self.environment = dict(os.environ, **(environment or {}))
-        self.others = []
+        self.others, self.asked = [], 0
         self.process = self.redis = self.api = None
         try:
             self.begin()
@@ -151,6 +152,12 @@ class Stack:
         with open(self.dir + "/stack.out", encoding="utf-8") as f:
             return f.read()
 
+    def story(self):
+        """What the stack said after it was ready: who ended, who came back; and the last lines of fanout's log."""
+        with open(self.data + "/logs/fanout-1.log", encoding="utf-8") as f:
+            last = f.read().splitlines()[-5:]
+        return [x for x in self.said().splitlines() if " ended with " in x or " is back" in x] + last
+
     def end(self):
         for p in self.others:
             end_process(p, 6)
@@ -166,9 +173,12 @@ class Stack:
         headers = {"Authorization": "Bearer " + self.key}
         if body is not None:
             headers["Content-Type"] = content
+        if time.monotonic() - self.asked > 5:  # the server closes idle connections
+            self.api.close()
         self.api.request(method, path, body, headers)
         answer = self.api.getresponse()
         data = answer.read()
+        self.asked = time.monotonic()
         if answer.status >= 300:
             raise Failed("%s %s: %d %s" % (method, path, answer.status, data[:300].decode()))
         return answer, data
@@ -207,10 +217,23 @@ class Stack:
         out = subprocess.run(command, capture_output=True, text=True, preexec_fn=end_with_parent, timeout=660)
         if not re.search(r"^answered \d+ bad 0 ", out.stdout, re.M):
             raise Failed("wrk: " + out.stdout + out.stderr)
-        keys = [timeline_key(u) for u in users]
-        there = sum(sum(self.redis.many([("EXISTS", k) for k in keys[a:a + 2000]])) for a in range(0, len(keys), 2000))
-        if there != len(users):
-            raise Failed("%d of %d readers have a timeline" % (there, len(users)))
+        for u in self.without_timeline(users):  # slow ones, of which wrk did not wait for the answer
+            self.request("GET", "/v1/users/%s/feed?%s" % (u, query))
+        lost = self.without_timeline(users)
+        if lost:
+            raise Failed("%d of %d readers have no timeline, %s among them" % (len(lost), len(users), lost[0]))
+
+    def without_timeline(self, users):
+        out = []
+        for a in range(0, len(users), 2000):
+            part = users[a:a + 2000]
+            there = self.redis.many([("EXISTS", timeline_key(u)) for u in part])
+            out += [u for u, x in zip(part, there) if not x]
+        return out
+
+    def copy_timelines(self, users):
+        """Gives all users copies of the first one's timeline. fanout does not know of them until restart_fanout()."""
+        self.redis.bulk(("COPY", timeline_key(users[0], k), timeline_key(u, k)) for u in users[1:] for k in ("tl", "pf"))
 
     # ---- fanout ----
 
@@ -308,8 +331,8 @@ class Stack:
         text = open("/proc/%d/status" % self.processes()[name][0], encoding="utf-8").read()
         return int(re.search(field + r":\s+(\d+) kB", text).group(1)) / 1024
 
-    def restart_fanout(self):
-        """Ends the stack's fanout, which the stack starts again, and waits for it to know who is active."""
+    def restart_fanout(self, readers):
+        """Ends the stack's fanout, which the stack starts again, and waits until it knows of so many active readers."""
         old = self.processes()["fanout"][0]
         os.kill(old, signal.SIGTERM)
         until = time.monotonic() + 30
@@ -317,6 +340,7 @@ class Stack:
             if time.monotonic() > until:
                 raise Failed("fanout was not started again")
             time.sleep(0.05)
+        self.wait_metric(lambda m: float(m["feedmill_fanout_readers"]) >= readers)
 
 
 def spent(before, after):
