@@ -219,6 +219,24 @@ static bool count_hundreds(void *arg)
     return ++*(int *)arg < 3;
 }
 
+static void a_sweep_before_the_indexes_are_made_finds_nothing(void **state)
+{
+    struct world w;
+    struct err e;
+    uint64_t fixed = 7;
+    world_open(&w, state);
+    static const enum mongo_collection bare[] = {COLL_FOLLOWS, COLL_ITEMS};
+    for (size_t i = 0; i < MEM_COUNT(bare); i++) {
+        bson_error_t be;
+        if (!mongoc_collection_drop_index(mongo_coll(w.s.conn, bare[i]), "*", &be))
+            fail_msg("%s", be.message);
+    }
+    if (counts_sweep(w.s.conn, NULL, NULL, &fixed, &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(fixed, 0);
+    world_close(&w);
+}
+
 static void a_sweep_walks_more_topics_than_one_answer_holds(void **state)
 {
     struct world w;
@@ -482,6 +500,7 @@ int main(void)
         cmocka_unit_test(a_recount_finds_what_there_is),
         cmocka_unit_test(a_sweep_finds_all_that_is_wrong_and_nothing_else),
         cmocka_unit_test(what_a_write_marked_is_counted_by_the_thread),
+        cmocka_unit_test(a_sweep_before_the_indexes_are_made_finds_nothing),
         cmocka_unit_test(a_sweep_walks_more_topics_than_one_answer_holds),
         cmocka_unit_test(a_first_sweep_mends_what_a_killed_process_left),
         cmocka_unit_test(a_profile_is_replaced_as_a_whole_and_keeps_the_counts),
