@@ -40,6 +40,7 @@ LDFLAGS  = $(OPT_$(V))
 
 PROCESSES := feed-api fanout ranker
 TOOLS     := $(patsubst tools/main_%.c,%,$(wildcard tools/main_*.c))
+comma     := ,
 obj        = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 COMMON_OBJ  := $(call obj,$(wildcard common/*.c))
@@ -96,6 +97,21 @@ $(addprefix $(BUILD)/bin/,$(TOOLS)): $(BUILD)/bin/%: $(BUILD)/obj/tools/main_%.o
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	@$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+# The engines of fanout and parts of feed-api on one thread, in an order that a seed decides: MongoDB, its log, the leases, the
+# clocks and the trips to Redis are tests/support/interleave*.c's.
+INTERLEAVE_FEED := $(call obj,$(addprefix feed-api/,follow_set.c pulled.c rebuild.c timeline.c))
+INTERLEAVE_WRAP := $(addprefix mongo_conn_,after deadline left_ms time fresh put) $(addprefix clock_,mono_ms mono_us wall_ms) \
+	$(addprefix audience_,item next few keep_unmatched follows) target_ids_newest target_modes_pulled store_ids \
+	follow_set_load follow_set_mutes engine_prepare dead_letters_write $(addprefix shares_,alive look wait retake release leave) \
+	$(addprefix log_reader_,open close next complete queued down) log_fields pthread_create pthread_join nanosleep \
+	$(addprefix redis_,new free read commandf script script_append) script_source
+$(BUILD)/tests/fanout/test_interleave: LDFLAGS += $(addprefix -Wl$(comma)--wrap=,$(INTERLEAVE_WRAP))
+$(BUILD)/tests/fanout/test_interleave: $(BUILD)/obj/tests/fanout/test_interleave.o $(INTERLEAVE_FEED) $(call proc_obj,fanout) \
+		$(BUILD)/libsupport.a $(BUILD)/libcommon.a
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka -lyaml
 
 # common, tools, e2e: the shared library, the fixtures, the tools' modules, no process
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/libsupport.a $(BUILD)/libcommon.a
