@@ -16,6 +16,7 @@ this program), ONLY=A,B. Ctrl-C ends it within seconds; what was measured by the
 """
 import argparse
 import asyncio
+import contextlib
 import http.client
 import os
 import signal
@@ -40,11 +41,14 @@ FULL = 10000  # readers, full timelines
 SMALL_TIMELINES = 20
 
 
+TROUBLE = (world.Failed, OSError, http.client.HTTPException, subprocess.SubprocessError)
+
+
 class Bench:
     def __init__(self, options):
         self.rounds, self.quick, self.only = options.rounds, options.quick, options.only
         self.report = Report()
-        self.stack = None
+        self.stack = self.trouble = None
         self.tags = 0
 
     def tag(self):
@@ -59,6 +63,14 @@ class Bench:
 
     # ---- what the jobs measure with ----
 
+    @contextlib.contextmanager
+    def turns(self):
+        """Around the rounds of a job: when they end early, the job still reports those it has; then it ends."""
+        try:
+            yield
+        except (KeyboardInterrupt, *TROUBLE) as e:
+            self.trouble = e
+
     def deliver(self, publisher, items, expect):
         """Publishes in bulk; seconds until all is applied and progress says so, and CPU seconds by process."""
         counted, cpu, began = self.stack.deliveries(), self.stack.cpu(), time.monotonic()
@@ -72,7 +84,7 @@ class Bench:
 
     def note_cpu(self, what, cpus, seconds):
         """Where the time went: CPU seconds a second of wall time."""
-        total = sum(seconds)
+        total = sum(seconds) or 1
         names = sorted({n for c in cpus for n in c})
         self.report.note("%s: cores used: " % what + ", ".join(
             "%s %.2f" % (n, sum(c.get(n, 0) for c in cpus) / total) for n in names if n != "ranker"))
@@ -108,27 +120,29 @@ class Bench:
         p = peer.Peer(self.stack, self.full[0])
         rates, ratios, ways, sparse_ratio, sparse_cpu, cpus, walls = [], [], {}, [], [], [], []
         costs, sparse_costs, redis_us, plain_us = [], [], [], []
-        for _ in range(self.rounds):
-            plain = p.measure(self.size(5, 2))
-            used = self.stack.run_ns("redis")
-            seconds, cpu = self.deliver("full", items, n)
-            redis_us.append((self.stack.run_ns("redis") - used) / 1000 / (items * n))
-            few_items = items * 5
-            few, few_cpu = self.deliver("sparse", few_items, active)
-            for way, (rate, _) in plain.items():
-                ways.setdefault(way, []).append(rate)
-            best, us = max(plain.values())
-            plain_us.append(us)
-            rates.append(items * n / seconds)
-            ratios.append(rates[-1] / best)
-            costs.append(1000 * seconds / items)
-            sparse_costs.append(1000 * few / few_items)
-            sparse_ratio.append(sparse_costs[-1] / costs[-1])
-            work = [sum(c.get(x, 0) for x in ("fanout", "redis", "redis' log", "mongod")) for c in (cpu, few_cpu)]
-            sparse_cpu.append(work[1] / few_items / (work[0] / items))
-            cpus.append(cpu)
-            walls.append(seconds)
-        p.remove()
+        with self.turns():
+            for _ in range(self.rounds):
+                plain = p.measure(self.size(5, 2))
+                used = self.stack.run_ns("redis")
+                seconds, cpu = self.deliver("full", items, n)
+                redis_us.append((self.stack.run_ns("redis") - used) / 1000 / (items * n))
+                few_items = items * 5
+                few, few_cpu = self.deliver("sparse", few_items, active)
+                for way, (rate, _) in plain.items():
+                    ways.setdefault(way, []).append(rate)
+                best, us = max(plain.values())
+                plain_us.append(us)
+                rates.append(items * n / seconds)
+                ratios.append(rates[-1] / best)
+                costs.append(1000 * seconds / items)
+                sparse_costs.append(1000 * few / few_items)
+                sparse_ratio.append(sparse_costs[-1] / costs[-1])
+                work = [sum(c.get(x, 0) for x in ("fanout", "redis", "redis' log", "mongod")) for c in (cpu, few_cpu)]
+                sparse_cpu.append(work[1] / few_items / (work[0] / items))
+                cpus.append(cpu)
+                walls.append(seconds)
+        if not self.trouble:
+            p.remove()
         r = self.report
         if self.wants("A"):
             for (way, c), values in ways.items():
@@ -156,17 +170,18 @@ class Bench:
             ordered = sorted(readers, key=world.bucket_of)
             probes = [ordered[0], ordered[-1]]  # buckets are served in order
             maximum, p50, p99, rates, answers, steps = [], [], [], [], [], []
-            for k in range(self.rounds):
-                seconds, _ = self.deliver(publisher, items, n)
-                maximum.append(items / seconds)
-                rate = min(maximum[-1] / 2, 400)
-                before = self.stack.metrics()
-                seen, answered = visible.watch(self.stack, publisher, probes, rate, self.size(12, 4), k)
-                steps.append(world.histogram_quantile(before, self.stack.metrics(), 'feedmill_fanout_apply_seconds{kind="item"}', 0.99))
-                rates.append(rate)
-                p50.append(quantile(seen, 0.5))
-                p99.append(quantile(seen, 0.99))
-                answers.append(quantile(answered, 0.5))
+            with self.turns():
+                for k in range(self.rounds):
+                    seconds, _ = self.deliver(publisher, items, n)
+                    maximum.append(items / seconds)
+                    rate = min(maximum[-1] / 2, 400)
+                    before = self.stack.metrics()
+                    seen, answered = visible.watch(self.stack, publisher, probes, rate, self.size(12, 4), k)
+                    steps.append(world.histogram_quantile(before, self.stack.metrics(), 'feedmill_fanout_apply_seconds{kind="item"}', 0.99))
+                    rates.append(rate)
+                    p50.append(quantile(seen, 0.5))
+                    p99.append(quantile(seen, 0.99))
+                    answers.append(quantile(answered, 0.5))
             r = self.report
             r.row("C maximum load, publishes to %d followers" % n, "publishes/s", "%d items by %s" % (items, BULK), maximum)
             r.row("C load of the following", "publishes/s", VISIBLE, rates)
@@ -196,22 +211,23 @@ class Bench:
         def balanced(buckets):
             return lambda m: float(m["feedmill_fanout_buckets_owned"]) == buckets and float(m["feedmill_fanout_readers"]) > 0
 
-        for _ in range(self.rounds):
-            s.wait_applied(s.publish("full", self.tag(), 2))
-            seconds, _ = self.deliver("full", items, n)
-            one.append(items * n / seconds)
-            other = s.add_fanout("fanout-2")
-            for port in (s.ports["fanout"], other.port):
-                s.wait_metric(balanced(128), 60, port)
-            s.wait_applied(s.publish("full", self.tag(), 2))
-            seconds, cpu = self.deliver("full", items, n)
-            two.append(items * n / seconds)
-            cpus.append(cpu)
-            walls.append(seconds)
-            ratios.append(two[-1] / one[-1])
-            s.end_fanout(other)
-            s.wait_metric(lambda m: float(m["feedmill_fanout_buckets_owned"]) == 256 and
-                          float(m["feedmill_fanout_readers"]) >= known, 60)
+        with self.turns():
+            for _ in range(self.rounds):
+                s.wait_applied(s.publish("full", self.tag(), 2))
+                seconds, _ = self.deliver("full", items, n)
+                one.append(items * n / seconds)
+                other = s.add_fanout("fanout-2")
+                for port in (s.ports["fanout"], other.port):
+                    s.wait_metric(balanced(128), 60, port)
+                s.wait_applied(s.publish("full", self.tag(), 2))
+                seconds, cpu = self.deliver("full", items, n)
+                two.append(items * n / seconds)
+                cpus.append(cpu)
+                walls.append(seconds)
+                ratios.append(two[-1] / one[-1])
+                s.end_fanout(other)
+                s.wait_metric(lambda m: float(m["feedmill_fanout_buckets_owned"]) == 256 and
+                              float(m["feedmill_fanout_readers"]) >= known, 60)
         r = self.report
         r.row("E deliveries into %d full timelines, one fanout" % n, "deliveries/s", command, one)
         r.row("E deliveries into %d full timelines, two fanouts" % n, "deliveries/s", command, two)
@@ -260,14 +276,15 @@ class Bench:
             r.note("D the first publish to %d followers, whose list is then read from MongoDB: %.2f s" % (n, time.monotonic() - began))
             self.deliver("wide-%d" % n, SMALL_TIMELINES // 2, n)
         each, rss, cpus, walls = {n: [] for n in self.wide}, [s.memory("fanout")], [], []
-        for _ in range(self.rounds):
-            for n in self.wide:
-                seconds, cpu = self.deliver("wide-%d" % n, items[n], n)
-                each[n].append(1e6 * seconds / items[n] / n)
-                if n == max(self.wide):
-                    cpus.append(cpu)
-                    walls.append(seconds)
-            rss.append(s.memory("fanout"))
+        with self.turns():
+            for _ in range(self.rounds):
+                for n in self.wide:
+                    seconds, cpu = self.deliver("wide-%d" % n, items[n], n)
+                    each[n].append(1e6 * seconds / items[n] / n)
+                    if n == max(self.wide):
+                        cpus.append(cpu)
+                        walls.append(seconds)
+                rss.append(s.memory("fanout"))
         reference = each[10000]
         for n in self.wide:
             r.row("D time per follower, %d followers" % n, "us", "%d items by %s" % (items[n], BULK), each[n])
@@ -305,14 +322,15 @@ class Bench:
         beside = {"idle": None, "huge": visible.keep_publishing("wide-%d" % huge, int(s.ports["fanout"])),
                   "without pause": without_pause}
         s.wait_applied(s.publish("small", "warm", 2))
-        for k in range(self.rounds):
-            for kind in kinds:
-                seen, answers = visible.watch(s, "small", self.small[:2], rate, seconds, 1000 + k, beside[kind])
-                every[kind] += seen
-                p50[kind].append(quantile(seen, 0.5))
-                p99[kind].append(quantile(seen, 0.99))
-                answered[kind].append(quantile(answers, 0.99))
-                s.wait_metric(lambda m: float(m["feedmill_fanout_backlog"]) == 0, 300)
+        with self.turns():
+            for k in range(self.rounds):
+                for kind in kinds:
+                    seen, answers = visible.watch(s, "small", self.small[:2], rate, seconds, 1000 + k, beside[kind])
+                    every[kind] += seen
+                    p50[kind].append(quantile(seen, 0.5))
+                    p99[kind].append(quantile(seen, 0.99))
+                    answered[kind].append(quantile(answers, 0.99))
+                    s.wait_metric(lambda m: float(m["feedmill_fanout_backlog"]) == 0, 300)
         r = self.report
         names = {"idle": "nothing else", "huge": "one item after the other to %d followers" % huge,
                  "without pause": "a publisher (1000 followers) without pause"}
@@ -323,8 +341,9 @@ class Bench:
         for kind in kinds[1:]:
             r.row("H 99th percentile against idle; beside: " + names[kind], "ratio", "H, each round",
                   [a / b for a, b in zip(p99[kind], p99["idle"])], at_most=2)
-            r.row("H 99th percentile of all rounds together, against idle", "ratio", "H",
-                  [quantile(every[kind], 0.99) / quantile(every["idle"], 0.99)])
+            if every[kind]:
+                r.row("H 99th percentile of all rounds together, against idle", "ratio", "H",
+                      [quantile(every[kind], 0.99) / quantile(every["idle"], 0.99)])
         r.note("H without pause: " + " ".join(command).replace(s.key, "<key>"))
 
     # ---- all of it ----
@@ -340,6 +359,8 @@ class Bench:
             self.report.title(", ".join(letters))
             job()
             print("  %.0f s" % (time.monotonic() - began))
+            if self.trouble:
+                raise self.trouble
 
     def in_world(self, title, begin, jobs):
         if not any(self.wants(letters) for letters, _ in jobs):
@@ -383,7 +404,7 @@ def main():
     except KeyboardInterrupt:
         print("\ninterrupted: what follows is what was measured until now")
         rc = 130
-    except (world.Failed, OSError, http.client.HTTPException, subprocess.SubprocessError) as e:
+    except TROUBLE as e:
         print("\nFAILED: %s" % e)
         if b.stack:
             print("\n".join(b.stack.story()))

@@ -12,6 +12,7 @@ PULL_FROM = 500  # followers from which on the second of the two stacks pulls; t
 CROWD = PULL_FROM
 TARGETS = 50     # that each reader of the pages follows
 READERS = 100    # of each kind of reader; fewer than PULL_FROM in all, so that the others stay pushed
+MODES = ("push", "pull")
 COMMAND = "/proc/<pid>/stat of feed-api, fanout, Redis and MongoDB: CPU of one"
 
 
@@ -111,14 +112,18 @@ class PushPull:
     def measure(self):
         b, seconds = self.b, self.b.size(3, 2)
         budget = b.size(1000000, 100000)
-        modes = ("push", "pull")
-        cost = {(m, n): [] for m in modes for n in self.sizes}
-        time_of = {(m, n): [] for m in modes for n in self.sizes}
+        cost = {(m, n): [] for m in MODES for n in self.sizes}
+        time_of = {(m, n): [] for m in MODES for n in self.sizes}
         rates, pages = {k: [] for k in self.pulled}, {k: [] for k in self.pulled}
         extra = []
         items = {("push", n): max(3, min(1000, budget // n)) for n in self.sizes}
         items.update({("pull", n): 1000 for n in self.sizes})
-        for _ in range(b.rounds):
+        with b.turns():
+            self.take_turns(cost, time_of, rates, pages, extra, items, seconds)
+        self.tell(cost, time_of, rates, pages, extra, items, seconds)
+
+    def take_turns(self, cost, time_of, rates, pages, extra, items, seconds):
+        for _ in range(self.b.rounds):
             for k in self.pulled:
                 rate, us = self.cost_of_page(k, seconds)
                 rates[k].append(rate)
@@ -126,24 +131,29 @@ class PushPull:
             most = max(self.pulled)
             extra.append((pages[most][-1] - pages[0][-1]) / most)
             for n in self.sizes:
-                for m in modes:
+                for m in MODES:
                     used, took = self.cost_of_publish(m, n, items[m, n])
                     cost[m, n].append(used)
                     time_of[m, n].append(took)
+
+    def tell(self, cost, time_of, rates, pages, extra, items, seconds):
+        most = max(self.pulled)
         r, wrk = self.r, "wrk -t2 -c32 -d%ds -s tools/bench/pages.lua, limit=20" % seconds
         for k in self.pulled:
             r.row("G pages of readers of %d targets, %d of them pulled" % (TARGETS, k), "pages/s", wrk, rates[k])
         for k in self.pulled:
             r.row("G a page, %d of %d targets pulled" % (k, TARGETS), "us", COMMAND, pages[k])
         added = r.row("G what one pulled target adds to a page", "us", "(%d pulled - 0 pulled) / %d" % (most, most), extra)
-        if added <= 0:
+        if added is not None and added <= 0:
             r.note("G that is less than can be told from the noise")
         for n in self.sizes:
-            for m in modes:
+            for m in MODES:
                 r.row("G a publish to %d followers, %s" % (n, m), "ms", COMMAND, cost[m, n])
                 r.row("G the same, time", "ms", "%d items in bulk until all are applied" % items[m, n], time_of[m, n])
+            if not added or added <= 0 or not cost["pull", n]:
+                continue
             saved = statistics.median(cost["push", n]) - statistics.median(cost["pull", n])
-            if added > 0 and saved > 0:
+            if saved > 0:
                 r.row("G %d followers: pull is cheaper above" % n, "publishes/page",
                       "followers * what one adds to a page / (push - pull), of the medians", [added * n / 1000 / saved])
         r.note("G publishes/page: publishes of the target for each page that each of its active followers reads. It hardly depends on "
