@@ -50,7 +50,7 @@ int audit_progress(struct redis *r, const char *user, ts_t *out, struct err *e) 
 
 /* ---- the truth: audit_truth.c ---- */
 
-#define AUDIT_FOLLOWS_MAX 20000
+#define AUDIT_FOLLOWS_MAX 100000 /* ten times what --max-follows allows by default */
 #define AUDIT_MUTES_MAX   (1024 * 1024)
 #define AUDIT_CHUNK       200 /* values of an $in whose index scans MongoDB still merges */
 #define AUDIT_SLACK       64  /* how many more ids are read than the set has */

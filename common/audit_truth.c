@@ -7,7 +7,7 @@
 
 #include "common/mem.h"
 
-#define NAMES_MAX (4 * 1024 * 1024) /* AUDIT_FOLLOWS_MAX of the longest ones */
+#define NAMES_MAX (8 * 1024 * 1024) /* AUDIT_FOLLOWS_MAX of the longest ones */
 
 /* ---- edges and numbers ---- */
 

@@ -526,6 +526,23 @@ static void a_removed_item_goes_where_the_removal_is_newer_than_the_rebuild(void
     assert_string_equal(members(w, "u"), "50 f0");
 }
 
+/* By that a floor with few entries above it is told from a corrupt one. */
+static void what_was_removed_is_counted_once_and_forgotten_by_a_rebuild(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(build(w, "u", 20, "token", NULL), 1);
+    assert_int_equal(FINISH("u", "token", 0, 8, 60, 50, 0), 1);
+    assert_string_equal(TEXT("HGET", pf("u"), "d"), "");
+    assert_int_equal(take_out(w, 21, 60, 1, 0, "u"), 1);
+    assert_int_equal(take_out(w, 21, 60, 1, 1, "u"), 1);
+    assert_int_equal(take_out(w, 22, 99, 1, 2, "u"), 1);
+    assert_string_equal(TEXT("HGET", pf("u"), "d"), "1");
+    assert_int_equal(take_out(w, 23, 50, 1, 3, "u"), 1);
+    assert_string_equal(TEXT("HGET", pf("u"), "d"), "2");
+    assert_int_equal(build(w, "u", 30, "token", NULL), 1);
+    assert_string_equal(TEXT("HGET", pf("u"), "d"), "");
+}
+
 static void a_removal_ends_a_rebuild_that_may_have_read_before_it(void **state)
 {
     struct world *w = *state;
@@ -908,6 +925,29 @@ static long long evict(struct world *w, const char *user, const char *x)
     return plain(CALL(SCRIPT_EVICT, "2", tl(user), pf(user), x));
 }
 
+static long long discard(struct world *w, const char *user, const char *r)
+{
+    return plain(CALL(SCRIPT_DISCARD, "2", tl(user), pf(user), r));
+}
+
+static void a_timeline_found_wrong_is_dropped_unless_it_was_rebuilt(void **state)
+{
+    struct world *w = *state;
+    static const char odd[] = "an R that is longer than anybody keeps of it";
+    ready(w, "u", 20);
+    assert_int_equal(discard(w, "u", T(19)), 0);
+    assert_int_equal(discard(w, "u", ""), 0);
+    assert_int_equal(discard(w, "u", "00"), 0);
+    assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u")), 2);
+    assert_int_equal(discard(w, "u", T(20)), 1);
+    assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u")), 0);
+    assert_int_equal(discard(w, "u", T(20)), 0);
+    ready(w, "u", 20);
+    RUN("HSET", pf("u"), "r", odd);
+    assert_int_equal(discard(w, "u", "an R that is longer than anybody keeps, not"), 0);
+    assert_int_equal(discard(w, "u", "an R that is longer than anybody"), 1);
+}
+
 static void a_touched_timeline_lives_longer_with_both_of_its_keys(void **state)
 {
     struct world *w = *state;
@@ -1127,6 +1167,7 @@ int main(void)
         FRESH(p11_a_timeline_never_outgrows_its_compact_encoding),
         FRESH(the_largest_ids_keep_all_their_digits),
         FRESH(a_removed_item_goes_where_the_removal_is_newer_than_the_rebuild),
+        FRESH(what_was_removed_is_counted_once_and_forgotten_by_a_rebuild),
         FRESH(a_removal_ends_a_rebuild_that_may_have_read_before_it),
         FRESH(a_drop_takes_what_is_older_and_leaves_what_has_seen_it),
         FRESH(a_drop_takes_half_a_timeline_too),
@@ -1151,6 +1192,7 @@ int main(void)
         FRESH(a_timeline_of_a_thousand_is_finished_too),
         FRESH(a_touched_timeline_lives_longer_with_both_of_its_keys),
         FRESH(touching_makes_no_timeline_and_spares_one_being_built),
+        FRESH(a_timeline_found_wrong_is_dropped_unless_it_was_rebuilt),
         FRESH(an_evicted_timeline_is_gone_unless_it_was_read_meanwhile),
         FRESH(what_an_evicted_timeline_missed_is_within_the_next_rebuild),
         FRESH(room_can_be_made_when_there_is_none),

@@ -23,6 +23,7 @@
 #include "common/keys.h"
 #include "common/mem.h"
 #include "tests/support/e2e_stack.h"
+#include "tests/support/flights.h"
 
 #define CAP        8
 #define ITEMS      20
@@ -105,8 +106,9 @@ static void parse_lines(struct run *r)
     free(copy);
 }
 
-/* Runs the tool on this stack with more flags, ended by NULL; kill_after_ms: SIGINT then, 0: never. */
-static struct run run_tool(int64_t kill_after_ms, const char *const *flags)
+/* Runs the tool on this stack with more flags, ended by NULL; interrupt: SIGINT when it has said something.
+ */
+static struct run run_tool(bool interrupt, const char *const *flags)
 {
     struct run r = {.out = mem_zero(OUTPUT_MAX, 1)};
     char *bin = fixture_bin("audit");
@@ -126,12 +128,12 @@ static struct run run_tool(int64_t kill_after_ms, const char *const *flags)
         _exit(127);
     }
     close(pipes[1]);
-    if (kill_after_ms > 0) {
-        usleep((useconds_t)kill_after_ms * 1000); /* it is busy for much longer */
-        kill(pid, SIGINT);
-    }
-    for (ssize_t k; len < OUTPUT_MAX - 1 && (k = read(pipes[0], r.out + len, OUTPUT_MAX - 1 - len)) > 0;)
+    for (ssize_t k; len < OUTPUT_MAX - 1 && (k = read(pipes[0], r.out + len, OUTPUT_MAX - 1 - len)) > 0;) {
         len += (size_t)k;
+        if (interrupt)
+            kill(pid, SIGINT);
+        interrupt = false;
+    }
     close(pipes[0]);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
@@ -141,7 +143,7 @@ static struct run run_tool(int64_t kill_after_ms, const char *const *flags)
     return r;
 }
 
-#define TOOL(...) run_tool(0, (const char *const[]){__VA_ARGS__, NULL})
+#define TOOL(...) run_tool(false, (const char *const[]){__VA_ARGS__, NULL})
 
 static json_int_t summary(const struct run *r, const char *group, const char *key)
 {
@@ -523,6 +525,58 @@ static void a_floor_above_which_items_left_is_no_finding(void **state)
     run_done(&r);
 }
 
+#define MANY 10000
+
+static void follow_many(const char *user)
+{
+    char *lines = mem_alloc((size_t)MANY * 100), *at = lines;
+    struct reply r;
+    for (unsigned i = 0; i < MANY; i++)
+        at += sprintf(at, "{\"user\":\"%s\",\"kind\":\"%s\",\"name\":\"many-%u\"}\n", user,
+                      i % 2 ? "topic" : "publisher", i);
+    if (e2e_try(&stack.apis[0], "POST", "/v1/follows/bulk", "Content-Type: application/x-ndjson\r\n", lines,
+                &r))
+        fail_msg("no answer to %d follows", MANY);
+    assert_int_equal(r.status, 200);
+    e2e_position(&r, &position);
+    reply_done(&r);
+    free(lines);
+}
+
+/* Many more targets than MongoDB merges index scans of. */
+static void a_reader_of_ten_thousand_targets_is_audited(void **state)
+{
+    (void)state;
+    static const char user[] = "reader-of-many";
+    item_id ids[12];
+    char path[KEY_SIZE], id[ITEM_ID_TEXT_SIZE];
+    struct e2e_page page;
+    follow_many(user);
+    for (unsigned i = 0; i < MEM_COUNT(ids); i++) {
+        char publisher[32];
+        snprintf(publisher, sizeof publisher, "many-%u", i * 832);
+        ids[i] = e2e_publish(&stack.apis[0], publisher, NULL, "one of many", NULL, 0, &position);
+    }
+    snprintf(path, sizeof path, "/v1/users/%s/feed", user);
+    e2e_page(&stack.apis[0], path, "limit=3", NULL, position, &page);
+    e2e_page_done(&page);
+    item_id newest =
+        e2e_publish(&stack.apis[0], "somebody", NULL, "by topic", "[\"many-9999\"]", 0, &position);
+    assert_true(e2e_caught_up(stack.redis, user, position));
+    struct run good = TOOL("--user", user, "--json");
+    if (good.status != 0 || summary(&good, "timelines", "intact") != 1)
+        fail_msg("status %d: %s", good.status, good.out);
+    run_done(&good);
+    ids_format(newest, id);
+    keys_timeline(path, keys_bucket(user), user);
+    DO("ZREM %s %s", path, id);
+    struct run bad = TOOL("--user", user, "--json");
+    assert_int_equal(bad.status, 1);
+    assert_true(has(&bad, "finding", "missing", "user", user, id));
+    assert_int_equal(findings(&bad), 1);
+    run_done(&bad);
+}
+
 /* ---- the tool's ways ---- */
 
 static void the_tool_says_what_is_wrong_with_its_options_and_servers(void **state)
@@ -540,7 +594,7 @@ static void the_tool_says_what_is_wrong_with_its_options_and_servers(void **stat
         {{"--redis", "", "--data", "/nowhere"}, "make run"},
     };
     for (size_t i = 0; i < MEM_COUNT(wrong); i++) {
-        struct run r = run_tool(0, wrong[i].flags);
+        struct run r = run_tool(false, wrong[i].flags);
         if (r.status != 2 || !strstr(r.out, wrong[i].says))
             fail_msg("%s %s: status %d: %s", wrong[i].flags[0], wrong[i].flags[1] ? wrong[i].flags[1] : "",
                      r.status, r.out);
@@ -585,11 +639,14 @@ static void interrupted_it_reports_what_it_has(void **state)
     (void)state;
     struct planted all[N];
     make_world(all);
-    struct run r = run_tool(1500, (const char *const[]){"--all", "--json", "--rate", "2", NULL});
-    assert_int_equal(r.status, 0);
+    for (unsigned i = 0; i < N; i++)
+        plant_wrong_score(&all[i]);
+    struct run r = run_tool(true, (const char *const[]){"--all", "--json", "--rate", "1", NULL});
     json_t *last = json_array_get(r.lines, json_array_size(r.lines) - 1);
     assert_true(json_is_true(json_object_get(json_object_get(last, "summary"), "stopped")));
-    assert_true(summary(&r, "timelines", "intact") < (json_int_t)N);
+    assert_int_equal(r.status, 1);
+    assert_true(summary(&r, "timelines", "wrong") >= 1);
+    assert_true(summary(&r, "timelines", "wrong") < (json_int_t)N);
     run_done(&r);
 }
 
@@ -700,6 +757,15 @@ static void load_stop(struct load *l, pthread_t thread)
            l->checks[AUDIT_WRONG], l->first_looks, l->differences);
 }
 
+/* A write that is not taken in between is sent again. */
+static void write_through(struct driver *d, unsigned flags)
+{
+    struct flights f;
+    flights_send(d, flags | DRIVER_NAMED, 1, &f);
+    flights_read(d, &f);
+    flights_again(d, &f);
+}
+
 /* Publishes, edits of topics, deletes, follows, mutes, turns of targets, while each reader is audited. */
 static void a_busy_world_has_no_findings(void **state)
 {
@@ -714,7 +780,7 @@ static void a_busy_world_has_no_findings(void **state)
         driver_check_all_feeds(&d);
         load_start(&l, &d, &thread);
         for (unsigned i = 0; i < 400; i++) {
-            driver_step(&d, i % 40 < 10 ? DRIVER_GRAPH : 0);
+            write_through(&d, i % 40 < 10 ? DRIVER_GRAPH : 0);
             if (i % 10 == 0)
                 driver_check_feed(&d, rng_below(&d.rng, d.users));
         }
@@ -723,6 +789,57 @@ static void a_busy_world_has_no_findings(void **state)
             driver_fail(&d, "findings:\n%s", l.said);
         if (l.checks[AUDIT_INTACT] < 20 || l.differences == 0)
             driver_fail(&d, "too little was audited, or nothing moved");
+        driver_done(&d);
+    }
+}
+
+/* Somebody takes things away, and fanout dies and comes back. */
+static void disturb(struct driver *d)
+{
+    char key[KEY_SIZE];
+    const char *user = driver_user(d, rng_below(&d->rng, d->users));
+    unsigned b = keys_bucket(user);
+    switch (rng_below(&d->rng, 5)) {
+    case 0:
+        DO("FLUSHALL");
+        return;
+    case 1:
+        server_kill(stack.fanout);
+        fixture_restart(stack.f, stack.fanout);
+        return;
+    case 2:
+        keys_timeline(key, b, user);
+        break;
+    case 3:
+        keys_timeline_meta(key, b, user);
+        break;
+    default:
+        keys_bucket_record(key, b);
+    }
+    DO("DEL %s", key);
+}
+
+static void a_world_that_loses_things_has_no_findings(void **state)
+{
+    (void)state;
+    int64_t seeds = e2e_env("FEEDMILL_SEEDS", 2);
+    for (int64_t seed = 0; seed < seeds; seed++) {
+        struct driver d;
+        struct load l;
+        pthread_t thread;
+        driver_init(&d, (uint64_t)(e2e_env("FEEDMILL_SEED", 1) + seed), "loses", stack.apis, 1, stack.redis);
+        driver_setup(&d, 60);
+        load_start(&l, &d, &thread);
+        for (unsigned i = 0; i < 300; i++) {
+            write_through(&d, i % 40 < 10 ? DRIVER_GRAPH : 0);
+            if (i % 5 == 0)
+                driver_check_feed(&d, rng_below(&d.rng, d.users));
+            if (i % 30 == 29)
+                disturb(&d);
+        }
+        load_stop(&l, thread);
+        if (l.said[0] || l.checks[AUDIT_WRONG])
+            driver_fail(&d, "findings:\n%s", l.said);
         driver_done(&d);
     }
 }
@@ -840,10 +957,12 @@ int main(void)
     };
     const struct CMUnitTest whole[] = {
         cmocka_unit_test(a_busy_world_has_no_findings),
+        cmocka_unit_test(a_world_that_loses_things_has_no_findings),
         cmocka_unit_test_setup(an_intact_world_has_no_findings, fresh),
         cmocka_unit_test_setup(each_planted_corruption_is_named_and_repaired, fresh),
         cmocka_unit_test_setup(what_may_lie_in_a_timeline_is_no_finding, fresh),
         cmocka_unit_test_setup(a_floor_above_which_items_left_is_no_finding, fresh),
+        cmocka_unit_test_setup(a_reader_of_ten_thousand_targets_is_audited, fresh),
         cmocka_unit_test(the_tool_says_what_is_wrong_with_its_options_and_servers),
         cmocka_unit_test_setup(a_sample_takes_so_many_and_one_user_is_one, fresh),
         cmocka_unit_test_setup(interrupted_it_reports_what_it_has, fresh),
