@@ -89,9 +89,11 @@ const char *redis_server_path(const struct server *s);
 struct mongod_options {
     const char *dir; /* exists; its own files only */
     const char *log_path;
-    int port;        /* on 127.0.0.1; may change between starts: the set is reconfigured */
-    double cache_gb; /* WiredTiger cache, at least 0.25 */
-    int oplog_mb;    /* 0 = mongod's default; it counts only when dir is new; at least 50 */
+    int port;         /* on 127.0.0.1; may change between starts: the set is reconfigured */
+    double cache_gb;  /* WiredTiger cache, at least 0.25 */
+    int oplog_mb;     /* 0 = mongod's default; it counts only when dir is new; at least 50 */
+    int checkpoint_s; /* between checkpoints, 0 = mongod's default; what the last one needs of the log stays
+                       */
 };
 
 /* mongod_server_new() prepares a one-node replica set. ERR_NOT_FOUND: no mongod; make setup gets one. The

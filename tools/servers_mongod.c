@@ -125,10 +125,11 @@ struct server *mongod_server_new(const struct mongod_options *o, struct err *e)
     if (!binary) {
         return NULL;
     }
-    char port[16], cache[32], oplog[16];
+    char port[16], cache[32], oplog[16], checkpoint[16];
     snprintf(port, sizeof port, "%d", o->port);
     snprintf(cache, sizeof cache, "%.2f", o->cache_gb);
     snprintf(oplog, sizeof oplog, "%d", o->oplog_mb);
+    snprintf(checkpoint, sizeof checkpoint, "%d", o->checkpoint_s);
     /* No unix socket: it would lie in /tmp, and members of a set are named by host and port anyway. A node
      * that is told to end waits 15 s for others to take over unless told otherwise; here there are no others.
      */
@@ -141,9 +142,21 @@ struct server *mongod_server_new(const struct mongod_options *o, struct err *e)
         /* A process killed within a transaction leaves it open, and its reader's follows locked, until it expires:
          * mongod's own limit is a minute. Ours take milliseconds and have two seconds. */
         "--setParameter", "transactionLifetimeLimitSeconds=3",
-        o->oplog_mb ? "--oplogSize" : NULL, oplog, NULL,
+        NULL, NULL, NULL, NULL, NULL,
         /* clang-format on */
     };
+    size_t n = 0;
+    while (argv[n]) {
+        n++;
+    }
+    if (o->oplog_mb) {
+        argv[n++] = "--oplogSize";
+        argv[n++] = oplog;
+    }
+    if (o->checkpoint_s) {
+        argv[n++] = "--syncdelay";
+        argv[n++] = checkpoint;
+    }
     struct server *s = server_new("mongod", o->log_path, argv);
     s->port = o->port;
     s->probe = mongod_probe;

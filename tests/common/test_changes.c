@@ -688,49 +688,24 @@ static void dropping_the_database_loses_the_log(void **state)
 
 /* ---- a log that was rolled over ---- */
 
-#define LOG_MB "50"
+#define LOG_MB 50
 
-/* A mongod with a small log that takes checkpoints often: what the last checkpoint needs is not let go, and
- * the fixture's takes one a minute. The set is initiated by the usual start. */
+/* What the last checkpoint needs of the log is not let go, and the fixture's mongod takes one a minute. */
 static struct server *start_forgetful_mongod(struct world *w, char **uri)
 {
     struct err e = {0};
-    char *dir = mem_printf("%s/forgetful", fixture_dir(w->fixture)), *log = mem_printf("%s.log", dir),
-         port[12];
+    char *dir = mem_printf("%s/forgetful", fixture_dir(w->fixture)), *log = mem_printf("%s.log", dir);
     assert_int_equal(mkdir(dir, 0700), 0);
-    struct mongod_options o = {
-        .dir = dir, .log_path = log, .port = server_free_port(), .cache_gb = 0.25, .oplog_mb = atoi(LOG_MB)};
-    struct server *first = mongod_server_new(&o, &e);
-    if (first == NULL || server_start(first, &e) < 0 || server_wait(first, 30000, &e) < 0)
+    struct mongod_options o = {.dir = dir,
+                               .log_path = log,
+                               .port = server_free_port(),
+                               .cache_gb = 0.25,
+                               .oplog_mb = LOG_MB,
+                               .checkpoint_s = 1};
+    struct server *s = mongod_server_new(&o, &e);
+    if (s == NULL || server_start(s, &e) < 0 || server_wait(s, 30000, &e) < 0)
         fail_msg("%s", e.msg);
-    *uri = mongod_server_uri(first, "forgetful");
-    server_stop(first, 10000, &e);
-    server_free(first);
-
-    char *program = server_find_mongod(&e);
-    snprintf(port, sizeof port, "%d", o.port);
-    const char *argv[] = {program,
-                          "--dbpath",
-                          dir,
-                          "--port",
-                          port,
-                          "--bind_ip",
-                          "127.0.0.1",
-                          "--replSet",
-                          MONGOD_REPLICA_SET,
-                          "--nounixsocket",
-                          "--wiredTigerCacheSizeGB",
-                          "0.25",
-                          "--oplogSize",
-                          LOG_MB,
-                          "--syncdelay",
-                          "1",
-                          "--quiet",
-                          NULL};
-    struct server *s = server_new("forgetful", log, argv);
-    if (server_start(s, &e) < 0)
-        fail_msg("%s", e.msg);
-    free(program);
+    *uri = mongod_server_uri(s, "forgetful");
     free(dir);
     free(log);
     return s;

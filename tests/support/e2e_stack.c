@@ -36,7 +36,7 @@ static void start_processes(struct e2e_stack *s, const struct e2e_stack_options 
 void e2e_stack_start(struct e2e_stack *s, const struct e2e_stack_options *o)
 {
     memset(s, 0, sizeof *s);
-    s->f = fixture_new(FIXTURE_BOTH);
+    s->f = fixture_new(FIXTURE_BOTH | (o->forgetful ? FIXTURE_FORGETFUL : 0));
     start_processes(s, o);
 }
 

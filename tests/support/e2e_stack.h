@@ -22,6 +22,7 @@ struct e2e_stack_options {
     size_t n_apis;        /* 1 or 2; 0: 1 */
     bool two_fanouts;     /* they share the buckets */
     bool ranker;
+    bool forgetful;                             /* FIXTURE_FORGETFUL */
     const char *api_flags[6], *ranker_flags[6]; /* more flags and their values */
 };
 

@@ -26,6 +26,7 @@
 #define TAIL_BYTES 6000
 #define UNTIL_MS   5 /* between two looks of fixture_until() */
 #define OPLOG_MB   64
+#define FORGET_MB  50 /* and a checkpoint a second: what the last one needs of the log is not let go */
 #define CACHE_GB   0.25
 
 /* For the signal handler: the directory of the newest fixture and its children. */
@@ -161,13 +162,19 @@ static void start_redis(struct fixture *f)
     free(log);
 }
 
-static void start_mongod(struct fixture *f)
+static void start_mongod(struct fixture *f, bool forgetful)
 {
     struct err e;
     char *dir = make_subdir(f, "mongod");
     char *log = mem_printf("%s/mongod.log", f->dir);
     struct mongod_options o = {
-        .dir = dir, .log_path = log, .port = server_free_port(), .cache_gb = CACHE_GB, .oplog_mb = OPLOG_MB};
+        .dir = dir,
+        .log_path = log,
+        .port = server_free_port(),
+        .cache_gb = CACHE_GB,
+        .oplog_mb = forgetful ? FORGET_MB : OPLOG_MB,
+        .checkpoint_s = forgetful ? 1 : 0,
+    };
     f->mongod = mongod_server_new(&o, &e);
     if (!f->mongod) {
         fixture_fail(f, "%s", e.msg);
@@ -205,7 +212,7 @@ struct fixture *fixture_new(unsigned what)
     f->older = live;
     live = f;
     if (what & FIXTURE_MONGOD) {
-        start_mongod(f);
+        start_mongod(f, what & FIXTURE_FORGETFUL);
     }
     if (what & FIXTURE_REDIS) {
         start_redis(f);

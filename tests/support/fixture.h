@@ -19,6 +19,7 @@ enum fixture_what {
     FIXTURE_REDIS = 1,
     FIXTURE_MONGOD = 2,
     FIXTURE_BOTH = 3,
+    FIXTURE_FORGETFUL = 4, /* with MONGOD: its log is small, and soon reaches back no more */
 };
 
 struct fixture;
