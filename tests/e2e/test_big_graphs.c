@@ -21,6 +21,9 @@
 #define ACTIVE     200 /* of them have timelines */
 #define WATCHED    10000
 #define ITEMS      1500
+#define BACKLOG    300 /* fanout's: changes that it may have read and not delivered */
+#define LATE       4000
+#define LATE_USERS 40
 
 static struct e2e_stack stack;
 
@@ -28,7 +31,9 @@ static int start_stack(void **state)
 {
     (void)state;
     setenv("FEEDMILL_AUDIENCE_BATCH", "500", 1); /* fanout's: many batches for one audience */
-    e2e_stack_start(&stack, &(struct e2e_stack_options){.api_flags = {"--count-interval", "200ms"}});
+    setenv("FEEDMILL_BACKLOG", "300", 1);
+    e2e_stack_start(
+        &stack, &(struct e2e_stack_options){.lease_ms = "60000", .api_flags = {"--count-interval", "200ms"}});
     return 0;
 }
 
@@ -221,9 +226,78 @@ static void a_reader_of_ten_thousand_reads_them_all_and_may_follow_no_more(void 
     free(items);
 }
 
+/* ---- items moved in where readers follow already ---- */
+
+static void move_old_items_in(ts_t *position)
+{
+    for (int first = 0; first < LATE; first += 1000) {
+        struct buf b;
+        buf_init(&b, 8 << 20);
+        for (int i = first; i < first + 1000; i++)
+            buf_printf(&b,
+                       "{\"publisher\":\"old%d\",\"external_id\":\"x%d\",\"title\":\"T\",\"body\":\"b\","
+                       "\"published_at\":\"2020-01-%02dT%02d:%02d:00Z\"}\n",
+                       i % 7, i, 1 + i / 1440, i / 60 % 24, i % 60);
+        json_decref(bulk("/v1/items/bulk", &b, position));
+        buf_done(&b);
+    }
+}
+
+static bool late_ones_are_delivered(void *arg)
+{
+    static char auth[600];
+    snprintf(auth, sizeof auth, "%s", stack.apis[0].auth);
+    double backlog =
+        e2e_metric_on((uint16_t)fixture_port(stack.f, stack.fanout), auth, "feedmill_fanout_backlog");
+    assert_true(backlog <= 2 * BACKLOG); /* what is in turn, and what was read ahead of it */
+    return e2e_progress(stack.redis, "late0") >= *(ts_t *)arg;
+}
+
+/* The newest of 4,000 old items of followed publishers, brought in while fanout stood still: it takes from
+ * the log what it has room for, and timelines end with the newest. */
+static void old_items_moved_in_at_once_are_delivered_within_the_backlog(void **state)
+{
+    (void)state;
+    ts_t position = 0;
+    char path[80];
+    for (int u = 0; u < LATE_USERS; u++) {
+        struct e2e_page p;
+        for (int i = 0; i < 7; i += 1 + u % 2)
+            e2e_write(&stack.apis[0], "PUT", "/v1/users/late%d/follows/publisher/old%d", u, i);
+        snprintf(path, sizeof path, "/v1/users/late%d/feed", u);
+        e2e_page(&stack.apis[0], path, "limit=1&fields=ids", NULL, 0, &p);
+        e2e_page_done(&p);
+    }
+    server_pause(stack.fanout);
+    move_old_items_in(&position);
+    server_continue(stack.fanout);
+    assert_true(fixture_until(late_ones_are_delivered, &position, 60000));
+    for (int u = 0; u < LATE_USERS; u++) {
+        struct e2e_page p;
+        struct e2e_timeline t;
+        snprintf(path, sizeof path, "late%d", u);
+        assert_true(e2e_caught_up(stack.redis, path, position));
+        assert_true(e2e_timeline(stack.redis, path, &t));
+        assert_in_range(t.entries, 8, 11);
+        snprintf(path, sizeof path, "/v1/users/late%d/feed", u);
+        e2e_page(&stack.apis[0], path, "limit=5", NULL, 0, &p);
+        assert_int_equal(p.n, 5);
+        int i = LATE - 1;
+        for (size_t k = 0; k < p.n; k++, i--) {
+            while (u % 2 == 1 && i % 7 % 2 == 1)
+                i--;
+            char publisher[16];
+            snprintf(publisher, sizeof publisher, "old%d", i % 7);
+            assert_string_equal(p.items[k].publisher, publisher);
+        }
+        e2e_page_done(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(old_items_moved_in_at_once_are_delivered_within_the_backlog),
         cmocka_unit_test(each_follower_of_a_big_topic_is_counted_and_the_active_ones_are_delivered_to),
         cmocka_unit_test(a_reader_of_ten_thousand_reads_them_all_and_may_follow_no_more),
     };
