@@ -1010,10 +1010,12 @@ static void room_can_be_made_when_there_is_none(void **state)
     redisReply *r = NULL;
     ready(w, "u", 20);
     const char *set[] = {"SET", "k", "v"}, *keys[] = {tl("u"), pf("u"), "1700000000"};
+    RUN("CONFIG", "SET", "maxmemory-policy", "noeviction");
     RUN("CONFIG", "SET", "maxmemory", "1");
     bool refused = redis_command(w->redis, &r, 3, set, NULL, &e) != 0;
     bool dropped = redis_script(w->redis, &r, SCRIPT_EVICT, 2, 3, keys, NULL, &e) == 0;
     RUN("CONFIG", "SET", "maxmemory", "0");
+    RUN("CONFIG", "SET", "maxmemory-policy", "volatile-ttl");
     assert_true(refused && dropped);
     assert_int_equal(plain(r), 1);
     assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u")), 0);
