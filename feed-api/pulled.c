@@ -13,11 +13,23 @@
 #include "feed-api/metrics.h"
 
 #define CHAINS 4096
+#define LEFT   32 /* remembered of a target */
+
+/* What the log told of an item: it came in, it went to other topics, it was deleted. */
+enum told { TOLD_IN, TOLD_OUT, TOLD_DELETED };
 
 /* What the log told while a target was being read. */
 struct event {
     item_id id;
-    bool add;
+    enum told what;
+    ts_t t;
+};
+
+/* An item that went to other topics at t. Timelines that are older than t may lack it: as one of these topics
+ * it may be pushed, and that has not been done in them yet. So for them it is still here. */
+struct left {
+    item_id id;
+    ts_t t;
 };
 
 struct target {
@@ -30,6 +42,9 @@ struct target {
     item_id floor; /* at or below it there may be more; 0: these are all */
     item_id *ids;  /* ascending, above the floor; keep + 1 places */
     size_t n;
+    ts_t left_from; /* of what went later all is remembered */
+    struct left *left;
+    size_t n_left;
     char name[TARGET_TEXT_SIZE];
 };
 
@@ -91,6 +106,7 @@ static void free_target(struct target *t)
 {
     free(t->ids);
     free(t->events);
+    free(t->left);
     free(t);
 }
 
@@ -182,13 +198,26 @@ static void add_id(struct target *t, item_id id, size_t keep)
     memmove(t->ids, t->ids + 1, --t->n * sizeof *t->ids);
 }
 
-static void apply_event(struct pulled *p, struct target *t, item_id id, bool add)
+static void note_left(struct target *t, item_id id, ts_t when)
+{
+    if (!t->left)
+        t->left = mem_alloc(LEFT * sizeof *t->left);
+    if (t->n_left == LEFT) {
+        t->left_from = t->left[0].t;
+        memmove(t->left, t->left + 1, --t->n_left * sizeof *t->left);
+    }
+    t->left[t->n_left++] = (struct left){id, when};
+}
+
+static void apply_event(struct pulled *p, struct target *t, const struct event *x)
 {
     if (!t->loading) {
-        if (add)
-            add_id(t, id, p->keep);
+        if (x->what == TOLD_IN)
+            add_id(t, x->id, p->keep);
         else
-            remove_id(t, id);
+            remove_id(t, x->id);
+        if (x->what == TOLD_OUT)
+            note_left(t, x->id, x->t);
         return;
     }
     if (t->n_events == p->keep) { /* too much happens while it is read: it is read again */
@@ -199,10 +228,10 @@ static void apply_event(struct pulled *p, struct target *t, item_id id, bool add
         t->events_cap = t->events_cap ? t->events_cap * 2 : 16;
         t->events = mem_grow(t->events, t->events_cap, sizeof *t->events);
     }
-    t->events[t->n_events++] = (struct event){id, add};
+    t->events[t->n_events++] = *x;
 }
 
-static void tell(struct pulled *p, char letter, const char *name, item_id id, bool add)
+static void tell(struct pulled *p, char letter, const char *name, const struct change *c, enum told what)
 {
     char target[TARGET_TEXT_SIZE];
     size_t len = strlen(name);
@@ -211,7 +240,7 @@ static void tell(struct pulled *p, char letter, const char *name, item_id id, bo
     memcpy(target + 2, name, len + 1);
     struct target *t = find(p, target, len + 2);
     if (t)
-        apply_event(p, t, id, add);
+        apply_event(p, t, &(struct event){c->item, what, c->t});
 }
 
 static bool has_topic(const struct change *c, const char *topic)
@@ -226,12 +255,12 @@ static bool has_topic(const struct change *c, const char *topic)
 static void take_item(struct pulled *p, const struct change *c)
 {
     if (c->item_told)
-        tell(p, 'p', c->publisher, c->item, true);
+        tell(p, 'p', c->publisher, c, TOLD_IN);
     for (unsigned i = 0; i < c->n_topics && (c->item_told || c->topics_told); i++)
-        tell(p, 't', c->topics[i], c->item, true);
+        tell(p, 't', c->topics[i], c, TOLD_IN);
     for (unsigned i = 0; i < c->n_topics_before; i++) {
         if (!has_topic(c, c->topics_before[i]))
-            tell(p, 't', c->topics_before[i], c->item, false);
+            tell(p, 't', c->topics_before[i], c, c->deleted ? TOLD_DELETED : TOLD_OUT);
     }
     if (c->topics_changed && !c->topics_told && !c->deleted)
         forget_some(p, "t:"); /* it may be in any of them now */
@@ -282,14 +311,35 @@ static size_t merge(const item_id *a, size_t na, const struct target *t, item_id
     return n;
 }
 
-/* False when something is not held. */
-static bool largest_floor(struct pulled *p, const char *list, item_id *floor)
+/* Adds what left t after `time` to the k descending ids of a[max]. */
+static size_t merge_left(const struct target *t, ts_t time, item_id floor, item_id before, item_id *a,
+                         size_t k, size_t max)
+{
+    for (size_t i = 0; i < t->n_left; i++) {
+        item_id id = t->left[i].id;
+        size_t at = 0;
+        if (t->left[i].t <= time || id <= floor || id >= before)
+            continue;
+        while (at < k && a[at] > id)
+            at++;
+        if (at == max || (at < k && a[at] == id))
+            continue;
+        k -= k == max;
+        memmove(a + at + 1, a + at, (k - at) * sizeof *a);
+        a[at] = id;
+        k++;
+    }
+    return k;
+}
+
+/* False when something is not held, or not for a timeline of that time. */
+static bool largest_floor(struct pulled *p, const char *list, ts_t time, item_id *floor)
 {
     const char *name;
     size_t len;
     while ((name = next_name(&list, &len))) {
         struct target *t = find(p, name, len);
-        if (!t || t->loading)
+        if (!t || t->loading || time < t->left_from)
             return false;
         if (t->floor > *floor)
             *floor = t->floor;
@@ -311,7 +361,9 @@ static void merge_all(struct pulled *p, item_id floor, item_id before, size_t n,
     }
     bool reached = t->at_floor || k < t->n || before <= floor;
     while ((name = next_name(&list, &len))) {
-        k = merge(a, k, find(p, name, len), floor, before, b, n + 1);
+        const struct target *x = find(p, name, len);
+        k = merge(a, k, x, floor, before, b, n + 1);
+        k = merge_left(x, timeline_time(t), floor, before, b, k, n + 1);
         item_id *swap = a;
         a = b;
         b = swap;
@@ -328,7 +380,7 @@ bool pulled_merge(struct pulled *p, item_id before, size_t n, struct timeline *t
 {
     item_id floor = t->floor;
     pthread_mutex_lock(&p->lock);
-    bool held = largest_floor(p, t->pulls, &floor);
+    bool held = largest_floor(p, t->pulls, timeline_time(t), &floor);
     if (held)
         merge_all(p, floor, before, n, t);
     pthread_mutex_unlock(&p->lock);
@@ -365,7 +417,7 @@ static void end_loading(struct pulled *p, struct target *t, item_id *ids, size_t
     t->ids = ids;
     t->loading = false;
     for (size_t i = 0; i < t->n_events; i++)
-        apply_event(p, t, t->events[i].id, t->events[i].add);
+        apply_event(p, t, &t->events[i]);
     free(t->events);
     t->events = NULL;
     t->n_events = t->events_cap = 0;
@@ -375,6 +427,7 @@ static void end_loading(struct pulled *p, struct target *t, item_id *ids, size_t
 static int load_one(struct pulled *p, struct mongo_conn *c, const char *name, size_t len, struct err *e)
 {
     struct target *t = begin_loading(p, name, len);
+    t->left_from = p->seen;
     mongo_conn_after(c, p->seen);
     pthread_mutex_unlock(&p->lock);
     item_id *ids = mem_alloc((p->keep + 1) * sizeof *ids);

@@ -3,7 +3,8 @@
  * What is held follows the pull lists that pages meet, not the mode: a target is read from MongoDB when the
  * first pull list that names it is met, kept up to date from the log by the tail, and forgotten when it was
  * not met for the longest time and there are too many. Of each target the newest items above a floor of its
- * own are complete; a page is complete above the largest floor that it met.
+ * own are complete; a page is complete above the largest floor that it met. An item that went from a pulled
+ * topic to a pushed one is here for timelines that are older than that, for those do not have it yet.
  *
  * Any thread; a mutex that is held for microseconds. pulled_load() blocks: in a worker.
  */
@@ -32,8 +33,9 @@ void pulled_take(struct pulled *p, const struct change *c);
 void pulled_drop_all(struct pulled *p, ts_t from);
 
 /* pulled_merge() adds to the ids of t, which were read for the newest n below `before`, those of all targets
- * on its pull list, and raises its floor to theirs. False: something on the list is not held, and t is as it
- * was. The ids are then as new as the tail was when this was called, at least. */
+ * on its pull list, and raises its floor to theirs. False: something on the list is not held, or was read
+ * later than t is and so may lack what t lacks too; t is as it was. The ids are then as new as t, and at most
+ * as the tail was when this was called. */
 bool pulled_merge(struct pulled *p, item_id before, size_t n, struct timeline *t);
 
 /* pulled_load() reads what is not held of a pull list. Equal misses are read once. ERR_UNAVAILABLE,

@@ -26,7 +26,8 @@ struct world {
     struct mongo_conn *conn;
     struct metrics *metrics;
     struct pulled *p;
-    ts_t t; /* of changes told */
+    ts_t t;         /* of changes told */
+    ts_t page_time; /* of the timelines that pages are made of */
 };
 
 static struct world w;
@@ -34,7 +35,7 @@ static struct world w;
 static int setup(void **state)
 {
     struct err e;
-    w = (struct world){.f = *state, .t = 1};
+    w = (struct world){.f = *state, .t = 1, .page_time = UINT64_MAX};
     fixture_fresh(w.f);
     struct mongo_options o = {.uri = fixture_mongodb_uri(w.f), .app_name = "test", .pool_size = 4};
     if (mongo_new(&w.mongo, &o, &e) != 0 || mongo_conn_get(w.mongo, &w.conn, &e) != 0)
@@ -119,7 +120,8 @@ static const char *merged(const char *list, item_id before, size_t n, item_id fl
                           const item_id *ids)
 {
     static char out[400];
-    struct timeline t = {.exists = true, .ready = true, .floor = floor, .at_floor = at_floor};
+    struct timeline t = {
+        .exists = true, .ready = true, .floor = floor, .at_floor = at_floor, .r = w.page_time};
     while (ids[t.n])
         t.n++;
     t.ids = mem_alloc((t.n + 1) * sizeof *t.ids);
@@ -208,6 +210,44 @@ static void the_log_keeps_it_up_to_date(void **state)
     assert_string_equal(MERGED("\nt:y\n", ANY, 10, 0, true, 0), "60 55 f0");
     told_edit(55, "y", NULL, true, false);
     assert_string_equal(MERGED("\nt:y\n", ANY, 10, 0, true, 0), "60 f0");
+}
+
+/* It may be pushed as what it is in now, and the timeline says by its time that this was not done in it. */
+static void what_went_to_other_topics_stays_for_older_timelines(void **state)
+{
+    (void)state;
+    store(50, "big", "x");
+    store(40, "big", "x");
+    load("\nt:x\n");
+    told_new(60, "big", "x");
+    told_edit(50, "x", "y", false, true);
+    told_edit(40, "x", NULL, true, false); /* nobody will see it again */
+    w.page_time = w.t - 2;
+    assert_string_equal(MERGED("\nt:x\n", ANY, 10, 0, true, 45, 0), "60 50 45 f0");
+    assert_string_equal(MERGED("\nt:x\n", ANY, 10, 0, true, 50, 0), "60 50 f0");
+    assert_string_equal(MERGED("\nt:x\n", ANY, 2, 0, true, 45, 0), "60 50 ...f0");
+    assert_string_equal(MERGED("\nt:x\n", ANY, 1, 0, true, 45, 0), "60 ...f0");
+    assert_string_equal(MERGED("\nt:x\n", 50, 10, 0, true, 45, 0), "45 f0");
+    assert_string_equal(MERGED("\nt:x\n", ANY, 10, 50, true, 0), "60 f50");
+    w.page_time = w.t - 1;
+    assert_string_equal(MERGED("\nt:x\n", ANY, 10, 0, true, 45, 0), "60 45 f0");
+}
+
+static void what_was_read_later_than_the_timeline_is_not_merged(void **state)
+{
+    (void)state;
+    store(50, "big", "x");
+    told_new(60, "big", "x");
+    w.page_time = w.t - 1;
+    load("\nt:x\n");
+    assert_string_equal(MERGED("\nt:x\n", ANY, 10, 0, true, 0), "-");
+    w.page_time = w.t;
+    assert_string_equal(MERGED("\nt:x\n", ANY, 10, 0, true, 0), "50 f0");
+    for (item_id id = 100; id < 140; id++) /* too many to remember */
+        told_edit(id, "x", "y", false, true);
+    assert_string_equal(MERGED("\nt:x\n", ANY, 10, 0, true, 0), "-");
+    w.page_time = w.t - 2;
+    assert_string_equal(MERGED("\nt:x\n", ANY, 10, 0, true, 0), "139 138 50 f0");
 }
 
 static void topics_that_are_not_told_make_topics_be_read_again(void **state)
@@ -310,6 +350,8 @@ int main(void)
         FRESH(the_page_is_complete_above_the_largest_floor),
         FRESH(only_what_the_timeline_covers_is_merged),
         FRESH(the_log_keeps_it_up_to_date),
+        FRESH(what_went_to_other_topics_stays_for_older_timelines),
+        FRESH(what_was_read_later_than_the_timeline_is_not_merged),
         FRESH(topics_that_are_not_told_make_topics_be_read_again),
         FRESH(more_than_is_kept_raises_the_floor),
         FRESH(the_least_recently_met_make_room),
