@@ -281,13 +281,13 @@ class Mover:
                         self.save()
 
     def acknowledged(self, batch, good, refused):
+        gone = [answer for _, answer in refused if answer["status"] == 410]  # deleted by a later line, or there: it stays so
         for index, answer in refused:
-            if answer["status"] == 410:  # deleted by a later line, or there: it stays deleted
-                self.gone += 1
-            else:
+            if answer["status"] != 410:
                 self.note_refused(batch.numbers[index], batch.lines[index], answer)
         with self.lock:
             self.sent += len(batch.lines)
+            self.gone += len(gone)
             self.unchanged += good.count(b'"unchanged"')
             del self.under_way[id(batch)]
             self.unsaved = True
