@@ -48,6 +48,7 @@ static const char *const collection_names[COLL_N] = {
     [COLL_MEMBERS] = "members",
     [COLL_HEARTBEAT] = "heartbeat",
     [COLL_DEAD_LETTERS] = "dead_letters",
+    [COLL_RECEIPTS] = "receipts",
 };
 
 const char *mongo_collection_name(enum mongo_collection c)

@@ -38,6 +38,7 @@ enum mongo_collection {
     COLL_MEMBERS,
     COLL_HEARTBEAT,
     COLL_DEAD_LETTERS,
+    COLL_RECEIPTS,
     COLL_N
 };
 

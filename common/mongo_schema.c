@@ -37,6 +37,8 @@ static const struct index_row indexes[] = {
     {COLL_DEAD_LETTERS, "newest", "{\"at\":-1,\"_id\":-1}", ""},
     {COLL_DEAD_LETTERS, "of_item", "{\"item\":1,\"state\":1}", ""},
     {COLL_DEAD_LETTERS, "open", "{\"state\":1}", ""},
+    {COLL_RECEIPTS, "kept", "{\"at\":1}", ",\"expireAfterSeconds\":604800"},
+    {COLL_RECEIPTS, "passed", "{\"h\":1}", ""},
     {COLL_HEARTBEAT, "idle", "{\"at\":1}", ",\"expireAfterSeconds\":3600"},
 };
 

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/proc.h"
+#include "fanout/receipts.h"
 #include "fanout/sampler.h"
 #include "fanout/status.h"
 
@@ -21,6 +22,7 @@ struct app {
     struct shares *shares;
     struct engine *engine;
     struct room *room;
+    struct receipts *receipts;
     struct sampler *sampler; /* NULL: --audit-interval is 0 */
     struct heartbeat *heartbeat;
     struct status status;
@@ -128,10 +130,18 @@ static int start_sampler(struct app *a, struct err *e)
     return sampler_start(&a->sampler, &o, e);
 }
 
+static int start_receipts(struct app *a, struct err *e)
+{
+    struct receipts_options o = {
+        .mongo = a->mongo, .engine = a->engine, .metrics = a->metrics, .name = a->name};
+    return receipts_start(&a->receipts, &o, e);
+}
+
 int app_run(struct app *a, struct err *e)
 {
     if (heartbeat_start(&a->heartbeat, a->mongo, a->name, e) != 0 || shares_start(a->shares, e) != 0 ||
-        engine_start(a->engine, e) != 0 || room_start(a->room, e) != 0 || start_sampler(a, e) != 0)
+        engine_start(a->engine, e) != 0 || room_start(a->room, e) != 0 || start_receipts(a, e) != 0 ||
+        start_sampler(a, e) != 0)
         return -1;
     event_base_dispatch(a->base);
     return 0;
@@ -141,6 +151,7 @@ void app_free(struct app *a)
 {
     if (!a)
         return;
+    receipts_stop(a->receipts);
     sampler_free(a->sampler); /* asks the engine what is owned */
     if (a->shares)            /* its thread asks the engine how it is */
         shares_stop(a->shares);

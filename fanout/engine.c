@@ -119,6 +119,7 @@ void engine_publish_status(struct engine *g)
     s.members = v.members;
     s.fair = v.fair;
     s.buckets = buckets_owned(&g->buckets);
+    s.troubles = troubles_count(g->troubles);
     s.backlog = tasks_unfinished(g->tasks) + (g->log ? log_reader_queued(g->log) : 0);
     s.heartbeat_at_ms = g->heartbeat_at_ms;
     if (!buckets_least(&g->buckets, &s.progress))

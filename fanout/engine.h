@@ -41,7 +41,8 @@ struct engine_status {
     bool ready; /* has owned its part and written progress once */
     bool redis_ok, mongodb_ok;
     unsigned members, fair, buckets;
-    unsigned backlog; /* changes read from the log that are not delivered to everybody yet */
+    unsigned troubles; /* what waits for another try, or for its dead letter */
+    unsigned backlog;  /* changes read from the log that are not delivered to everybody yet */
     struct {
         bool owned;
         int64_t epoch;

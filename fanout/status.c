@@ -107,6 +107,13 @@ void status_report(void *status, struct member_state *out)
     };
 }
 
+static void add_letters(const struct metrics *m, const struct engine_status *st, struct buf *out)
+{
+    buf_printf(out, ",\"dead_letters\":{\"open\":%lld,\"written\":%lld,\"lost\":%lld,\"tried_again\":%u}",
+               (long long)metrics_get(m, M_LETTERS_OPEN, 0), (long long)metrics_get(m, M_LETTERS, 0),
+               (long long)metrics_get(m, M_LETTERS_LOST, 0), st->troubles);
+}
+
 static void render(struct buf *out, void *arg)
 {
     struct status *s = arg;
@@ -115,6 +122,7 @@ static void render(struct buf *out, void *arg)
     engine_status(s->engine, &st);
     room_look(s->room, &room);
     status_render(&st, &room, s->name, s->draining, clock_wall_ms(), out);
+    add_letters(s->admin.metrics, &st, out);
 }
 
 static void refresh(void *arg)

@@ -24,6 +24,7 @@ enum cursor_route {
     CURSOR_PUBLISHERS,      /* scope: the prefix asked for, "" for all */
     CURSOR_TOPICS,          /* the same */
     CURSOR_NEWEST,          /* not a place to go on from: what `newest` holds (scope: the reader; newest) */
+    CURSOR_DEAD_LETTERS,    /* scope: none */
     CURSOR_ROUTE_N
 };
 

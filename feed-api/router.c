@@ -55,7 +55,8 @@ static const struct {
 } sources[] = {
     {routes_feed, MR_FEED},       {routes_items, MR_ITEMS},   {routes_bulk, MR_BULK},
     {routes_targets, MR_TARGETS}, {routes_graph, MR_GRAPH},   {routes_events, MR_EVENTS},
-    {routes_keys, MR_KEYS},       {routes_status, MR_STATUS},
+    {routes_keys, MR_KEYS},       {routes_status, MR_STATUS}, {routes_dead_letters, MR_STATUS},
+    {routes_delivery, MR_ITEMS},
 };
 
 /* ---- compiling ---- */

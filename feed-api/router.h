@@ -41,7 +41,7 @@ struct route {
 
 /* The tables, one a handlers file; ended by a row of NULLs. */
 extern const struct route routes_items[], routes_bulk[], routes_targets[], routes_graph[], routes_feed[],
-    routes_events[], routes_keys[], routes_status[];
+    routes_events[], routes_keys[], routes_status[], routes_dead_letters[], routes_delivery[];
 
 struct app;
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "common/mongo.h"
 #include "feed-api/openapi.h"
 #include "tests/support/api.h"
 #include "tests/support/spec.h"
@@ -311,10 +312,9 @@ static void what_is_not_described_is_refused(void **state)
 {
     struct live *l = *state;
     static const char *const queries[] = {"after=x", "catchup=1", "terms=1", "stream=1"};
-    static const char *const paths[] = {"/v1/users/ann/feed/count",    "/v1/users/ann/feed/marker",
-                                        "/v1/users/ann/feed/stream",   "/v1/users/ann/reactions?items=1",
-                                        "/v1/profiles/default",        "/v1/dead-letters",
-                                        "/v1/users/ann/feed/explain/1"};
+    static const char *const paths[] = {"/v1/users/ann/feed/count",  "/v1/users/ann/feed/marker",
+                                        "/v1/users/ann/feed/stream", "/v1/users/ann/reactions?items=1",
+                                        "/v1/profiles/default",      "/v1/users/ann/feed/explain/1"};
     for (size_t i = 0; i < MEM_COUNT(queries); i++) {
         char *target = mem_printf("/v1/users/ann/feed?%s", queries[i]);
         ask(l, "getFeed", target, NULL, 400);
@@ -384,6 +384,49 @@ static void events_keys_and_tokens_are_answered_as_described(void **state)
     free(path);
     json_decref(o);
     reply_done(&r);
+}
+
+static void plant_letter(struct live *l)
+{
+    struct err e;
+    struct mongo *m = NULL;
+    struct mongo_conn *c = NULL;
+    bson_error_t be;
+    struct mongo_options o = {
+        .uri = fixture_mongodb_uri(l->api->fixture), .app_name = "test", .pool_size = 1};
+    if (mongo_new(&m, &o, &e) != 0 || mongo_conn_get(m, &c, &e) != 0)
+        fail_msg("%s", e.msg);
+    bson_t *d =
+        BCON_NEW("_id", BCON_UTF8("timeline-7-ann"), "kind", BCON_UTF8("timeline"), "item", BCON_INT64(7),
+                 "publisher", BCON_UTF8("daily"), "user", BCON_UTF8("ann"), "bucket", BCON_INT32(3), "t",
+                 BCON_UTF8("0000000500000001"), "reason", BCON_UTF8("redis: no"), "tries", BCON_INT32(5),
+                 "fanout", BCON_UTF8("fanout-9"), "first_at", BCON_DATE_TIME(1), "at", BCON_DATE_TIME(2),
+                 "state", BCON_UTF8("dead"), "replays", BCON_INT32(0));
+    if (!mongoc_collection_insert_one(mongo_coll(c, COLL_DEAD_LETTERS), d, NULL, NULL, &be))
+        fail_msg("%s", be.message);
+    bson_destroy(d);
+    mongo_conn_put(c);
+    mongo_free(m);
+}
+
+static void dead_letters_and_receipts_are_answered_as_described(void **state)
+{
+    struct live *l = *state;
+    char path[64];
+    plant_letter(l);
+    ask(l, "listDeadLetters", "/v1/dead-letters?limit=1", NULL, 200);
+    ask(l, "listDeadLetters", "/v1/dead-letters?cursor=x", NULL, 400);
+    ask(l, "getDeadLetter", "/v1/dead-letters/timeline-7-ann", NULL, 200);
+    ask(l, "getDeadLetter", "/v1/dead-letters/none", NULL, 404);
+    ask(l, "replayDeadLetter", "/v1/dead-letters/timeline-7-ann/replay", NULL, 200);
+    ask(l, "replayDeadLetter", "/v1/dead-letters/none/replay", NULL, 404);
+    snprintf(path, sizeof path, "/v1/items/%s/delivery", l->id);
+    ask(l, "getDelivery", path, NULL, 200);
+    ask(l, "getDelivery", "/v1/items/1/delivery", NULL, 404);
+    api_as(l->api, "");
+    ask(l, "getDelivery", path, NULL, 401);
+    ask(l, "listDeadLetters", "/v1/dead-letters", NULL, 401);
+    api_as(l->api, NULL);
 }
 
 static void health_is_answered_as_described(void **state)
@@ -581,6 +624,7 @@ int main(void)
         cmocka_unit_test_setup(targets_are_answered_as_described, as_admin),
         cmocka_unit_test_setup(the_graph_is_answered_as_described, as_admin),
         cmocka_unit_test_setup(events_keys_and_tokens_are_answered_as_described, as_admin),
+        cmocka_unit_test_setup(dead_letters_and_receipts_are_answered_as_described, as_admin),
         cmocka_unit_test_setup(health_is_answered_as_described, as_admin),
         cmocka_unit_test_setup(what_any_request_can_meet_is_described, as_admin),
         cmocka_unit_test_setup(what_is_taken_has_the_caps_that_are_described, as_admin),
