@@ -84,15 +84,17 @@ class Watch:
         client, seen = self.client(), self.seen[reader]
         deadline = time.monotonic() + self.seconds + 60
         while self.publishing or any(i not in seen for i in self.due):
-            for limit in (PAGE, LONG_PAGE):
-                page = json.loads(await client("GET", FEED % (reader, limit)))
+            path = FEED % (reader, PAGE)
+            while path:
+                page = json.loads(await client("GET", path))
                 now = time.monotonic()
                 new = [i["id"] for i in page["items"] if i["id"] not in seen]
                 for item in new:
                     seen[item] = now
-                if len(new) < limit:
-                    break
-            if now > deadline:
+                # Only where all are new there may be more of them on the next page.
+                more = new and len(new) == len(page["items"]) and page["next"] and len(seen) > len(new)
+                path = FEED % (reader, LONG_PAGE) + "&cursor=" + page["next"] if more else None
+            if time.monotonic() > deadline:
                 raise Failed("%d items of %s were not seen within 60 s" % (len([i for i in self.due if i not in seen]), self.publisher))
             await asyncio.sleep(LOOK_S)
 

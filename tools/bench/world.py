@@ -232,8 +232,13 @@ class Stack:
         return out
 
     def copy_timelines(self, users):
-        """Gives all users copies of the first one's timeline. fanout does not know of them until restart_fanout()."""
+        """Gives all users copies of the first one's timeline, and raises the stamps of the buckets, as building them would
+        have. fanout does not know of them until restart_fanout()."""
         self.redis.bulk(("COPY", timeline_key(users[0], k), timeline_key(u, k)) for u in users[1:] for k in ("tl", "pf"))
+        r = self.redis("HGET", timeline_key(users[0], "pf"), "r")
+        for b in range(BUCKETS):
+            if (self.redis("HGET", "bk:{%d}" % b, "stamp") or b"") < r:
+                self.redis("HSET", "bk:{%d}" % b, "stamp", r)
 
     # ---- fanout ----
 
