@@ -200,7 +200,10 @@ class Bench:
             values.append((r("MEMORY", "USAGE", t) + r("MEMORY", "USAGE", pf)) / (r("ZCARD", t) - 1))
         buckets = sum(r("MEMORY", "USAGE", "bk:{%d}" % b) or 0 for b in range(world.BUCKETS))
         lists = sum(r("MEMORY", "USAGE", "bn:{%d}" % b) or 0 for b in range(world.BUCKETS))
-        self.report.row("F a full timeline, all that belongs to it (tl, pf)", "B/entry", "MEMORY USAGE tl:... pf:...", values, at_most=30)
+        share = (buckets + lists) / (self.n + self.active) + 2 * 8
+        self.report.row("F a full timeline (tl and pf, names, expiry)", "B/entry", "MEMORY USAGE tl:... pf:...", values)
+        self.report.row("F with its share of records, of lists, of the table of keys", "B/entry", "the same, bk:... and bn:... / readers",
+                        [v + share / peer.ENTRIES for v in values], at_most=30)
         self.report.note("F the records of all %d buckets take %d bytes, the lists of new timelines %d: the same for any number "
                          "of readers" % (world.BUCKETS, buckets, lists))
 
@@ -355,6 +358,10 @@ class Bench:
 
     # ---- all of it ----
 
+    def note_audit(self, stack):
+        checks, findings = stack.audit()
+        self.report.note("fanout itself compared %d timelines with MongoDB meanwhile: %d findings" % (checks, findings))
+
     def end_world(self):
         if self.stack:
             self.stack.end()
@@ -378,6 +385,7 @@ class Bench:
         self.report.note("made in %.0f s" % (time.monotonic() - began))
         for letters, job in jobs:
             self.measure(letters, job)
+        self.note_audit(self.stack)
         self.end_world()
 
     def run(self):

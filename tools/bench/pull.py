@@ -123,8 +123,8 @@ class PushPull:
         self.tell(cost, time_of, rates, pages, extra, items, seconds)
 
     def take_turns(self, cost, time_of, rates, pages, extra, items, seconds):
-        for _ in range(self.b.rounds):
-            for k in self.pulled:
+        for i in range(self.b.rounds):
+            for k in self.pulled[:: -1 if i % 2 else 1]:
                 rate, us = self.cost_of_page(k, seconds)
                 rates[k].append(rate)
                 pages[k].append(us)
@@ -165,6 +165,8 @@ def job(bench):
     try:
         p.begin()
         p.measure()
+        for s in p.stacks.values():
+            bench.note_audit(s)
     finally:
         p.end()
         bench.stack = None

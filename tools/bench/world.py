@@ -252,6 +252,12 @@ class Stack:
     def metric(self, name, port=None):
         return float(self.metrics(port).get(name, 0))
 
+    def audit(self):
+        """(timelines that fanout itself compared with MongoDB meanwhile, findings)."""
+        m = self.metrics()
+        return tuple(int(sum(float(v) for k, v in m.items() if k.startswith("feedmill_fanout_audit_%s_total" % x)))
+                     for x in ("checks", "findings"))
+
     def deliveries(self):
         return sum(self.metric('feedmill_fanout_timelines_total{script="deliver"}', p)
                    for p in [self.ports["fanout"]] + [q.port for q in self.others])
