@@ -4,7 +4,7 @@
 The graph is made by a seed: publishers, topics and readers by power laws, one topic that every reader follows, one reader who follows
 10,000 publishers. Afterwards everything is counted in MongoDB, pages of some readers are compared with the model, and an item of the
 topic that everybody follows is delivered. All files are streams; what runs here keeps to a few hundred MiB whatever the sizes.
-ITEMS, EDGES, SEED, CACHE_GB (mongod's), CONNECTIONS by environment; TMPDIR says where (5 GB a million items and four million edges).
+ITEMS, EDGES, SEED, CACHE_GB (mongod's), CONNECTIONS by environment; TMPDIR says where (2 GB a million items and four million edges).
 """
 import json
 import os
