@@ -87,7 +87,8 @@ struct fiber *fiber_new(void (*fn)(void *arg), void *arg)
     struct fiber *f = mem_zero(1, sizeof *f);
     f->fn = fn;
     f->arg = arg;
-    f->stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    f->stack =
+        mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     assert(f->stack != MAP_FAILED);
     assert(getcontext(&f->at) == 0);
     f->at.uc_stack.ss_sp = f->stack;

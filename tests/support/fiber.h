@@ -1,8 +1,8 @@
-/* fiber.h - functions that run in turns on one thread, each on a stack of its own, so that a test decides after
- * every step who goes on.
+/* fiber.h - functions that run in turns on one thread, each on a stack of its own, so that a test decides
+ * after every step who goes on.
  *
- * fiber_run() lets one go on until it calls fiber_yield() or returns; both sanitizers are told. One thread, no
- * nesting: a fiber does not run another one.
+ * fiber_run() lets one go on until it calls fiber_yield() or returns; both sanitizers are told. One thread,
+ * no nesting: a fiber does not run another one.
  */
 #ifndef FEEDMILL_TESTS_FIBER_H
 #define FEEDMILL_TESTS_FIBER_H

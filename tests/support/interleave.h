@@ -3,13 +3,13 @@
  *
  * What runs is production code: fanout's engines whole (each on a fiber), feed-api's rebuild, timeline and
  * pulled items, all scripts, on a real Redis. The linker (--wrap, see the Makefile) puts this in the place of
- * what would make an order random: MongoDB, its log, the leases, the clocks. The truth is a list of events, one
- * a tick; what is read of it is as new as the reader asked for, or newer, as the seed has it. At each read of
- * the truth and each trip to Redis a fiber may have to wait while the others go on: writes, the log, pages,
- * rebuilds, take-overs, losses of Redis.
+ * what would make an order random: MongoDB, its log, the leases, the clocks. The truth is a list of events,
+ * one a tick; what is read of it is as new as the reader asked for, or newer, as the seed has it. At each
+ * read of the truth and each trip to Redis a fiber may have to wait while the others go on: writes, the log,
+ * pages, rebuilds, take-overs, losses of Redis.
  *
- * Whenever a page may be made of a timeline, it has to hold above its floor what belongs there; at the end of a
- * seed, when everything was applied, exactly that. One world at a time, one thread.
+ * Whenever a page may be made of a timeline, it has to hold above its floor what belongs there; at the end of
+ * a seed, when everything was applied, exactly that. One world at a time, one thread.
  */
 #ifndef FEEDMILL_TESTS_INTERLEAVE_H
 #define FEEDMILL_TESTS_INTERLEAVE_H
@@ -20,8 +20,9 @@
 
 /* How often what happened, so that a test can see that it did. */
 struct interleave_counts {
-    long steps, pages, judged, exact, pulled, loads, rebuilt, tokens_lost, adopted, refused, taken_over, given,
-        flushed, restored, keys_lost, answers_lost, trimmed, turns, deleted, edited, late, reads_failed;
+    long steps, progress, pages, judged, exact, pulled, loads, rebuilt, tokens_lost, adopted, refused,
+        taken_over, given, flushed, restored, keys_lost, answers_lost, trimmed, turns, deleted, edited, late,
+        reads_failed;
 };
 
 /* interleave_run() lives through the seed: 0, or -1 with what is wrong in why (what happened last stands in
@@ -41,8 +42,8 @@ struct interleave_mutation {
     const char *piece, *instead;
 };
 
-/* interleave_mutate() has everybody use scripts without that from now on (NULL: as they are). False: the piece
- * is not there. */
+/* interleave_mutate() has everybody use scripts without that from now on (NULL: as they are). False: the
+ * piece is not there. */
 bool interleave_mutate(const struct interleave_mutation *m);
 
 /* interleave_end() closes what is kept open between runs. */

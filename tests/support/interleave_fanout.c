@@ -79,11 +79,11 @@ int __wrap_engine_prepare(struct engine *g, struct err *e)
     return 0;
 }
 
-int __wrap_dead_letters_write(struct mongo_conn *c, const struct trouble *x, const char *fanout, unsigned *lost,
-                              struct err *e);
+int __wrap_dead_letters_write(struct mongo_conn *c, const struct trouble *x, const char *fanout,
+                              unsigned *lost, struct err *e);
 
-int __wrap_dead_letters_write(struct mongo_conn *c, const struct trouble *x, const char *fanout, unsigned *lost,
-                              struct err *e)
+int __wrap_dead_letters_write(struct mongo_conn *c, const struct trouble *x, const char *fanout,
+                              unsigned *lost, struct err *e)
 {
     (void)c;
     (void)e;
@@ -105,8 +105,7 @@ int __wrap_shares_leave(struct shares *s, struct err *e);
 static void hear(struct shares *s, unsigned share)
 {
     bool held = leases[share].owner == (int)s->owner;
-    if (held == s->view.share[share].held &&
-        (!held || leases[share].epoch == s->view.share[share].epoch))
+    if (held == s->view.share[share].held && (!held || leases[share].epoch == s->view.share[share].epoch))
         return;
     s->view.share[share].held = held;
     s->view.share[share].giving = false;
@@ -230,10 +229,8 @@ int __wrap_log_reader_next(struct log_reader *r, struct change *out, int64_t wai
 {
     (void)e;
     if (r->next == world.truth.n || (!world.ending && chance(40))) { /* it may not have come yet */
-        if (wait_ms > 0) {
-            world.clock_ms += wait_ms / 4;
+        if (wait_ms > 0)
             wait_turn("the log");
-        }
         return 0;
     }
     *out = world.truth.events[r->next++];

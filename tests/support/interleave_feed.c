@@ -76,10 +76,10 @@ static void accuse(const struct shown *x, const char *what, item_id id)
           (unsigned)x->t->r, (unsigned)x->t->progress, x->t->pulls ? "some" : "none");
 }
 
-/* What belonged from then on has to be there; what never did since must not: neither of whom the reader followed
- * at some time since then, nor in what the item was at some time since then. (A rebuild reads follows first, then
- * ids: an item of somebody who was unfollowed in between is there until the unfollow is known or applied.)
- * Deleted items are refused when they are hydrated. */
+/* What belonged from then on has to be there; what never did since must not: neither of whom the reader
+ * followed at some time since then, nor in what the item was at some time since then. (A rebuild reads
+ * follows first, then ids: an item of somebody who was unfollowed in between is there until the unfollow is
+ * known or applied.) Deleted items are refused when they are hydrated. */
 static void judge_item(const struct shown *x, unsigned item)
 {
     bool always = true;
@@ -127,7 +127,8 @@ static int read_timeline(unsigned u, struct timeline_read *read, struct timeline
     int rc = 0;
     timeline_read_init(read, world.user[u], ITEM_ID_MAX + 1, PAGE);
     for (unsigned i = 0; rc == 0 && i < TIMELINE_COMMANDS; i++)
-        rc = redis_append(world.redis, read->commands[i].argc, (const char **)read->commands[i].argv, NULL, e);
+        rc =
+            redis_append(world.redis, read->commands[i].argc, (const char **)read->commands[i].argv, NULL, e);
     for (unsigned i = 0; rc == 0 && i < TIMELINE_COMMANDS; i++)
         rc = __real_redis_read(world.redis, &each[i], e);
     if (rc != 0) {
@@ -166,13 +167,15 @@ static bool load(struct feed_api *f, const char *list)
     world.counts->loads++;
     history("     feed-api %u loads what is pulled, its tail is at %u", f->p, (unsigned)f->tail);
     bool all = pulled_load(f->pulled, &f->conn, list, &e) == 0;
-    history("     feed-api %u has %sloaded it, its tail is at %u", f->p, all ? "" : "not ", (unsigned)f->tail);
+    history("     feed-api %u has %sloaded it, its tail is at %u", f->p, all ? "" : "not ",
+            (unsigned)f->tail);
     return all;
 }
 
 static void rebuild(struct feed_api *f, unsigned u, ts_t asked)
 {
-    struct rebuilds *alone = rebuilds_new(); /* whoever else rebuilds it is another worker, of another process */
+    struct rebuilds *alone =
+        rebuilds_new(); /* whoever else rebuilds it is another worker, of another process */
     struct truth *t;
     struct err e;
     ts_t least = ts_max(asked, f->tail);
@@ -225,7 +228,8 @@ static void run_feed(void *arg)
     struct feed_api *f = arg;
     while (!f->stop) {
         unsigned u = roll(USERS);
-        page(f, chance(50) ? 0 : u, chance(20) ? truth_now() - roll(6) : 0);
+        if (chance(12))
+            page(f, chance(50) ? 0 : u, chance(20) ? truth_now() - roll(6) : 0);
         wait_turn("a request");
     }
 }
@@ -246,7 +250,8 @@ void feeds_judge(bool exact)
         if (usable && !all && exact)
             all = load(f, t.pulls) && merge(f, &t, &x.fresh);
         if (exact && usable && x.fresh < truth_now() - 1)
-            wrong("%s is as new as %u, and %u has been", world.user[u], (unsigned)x.fresh, (unsigned)truth_now());
+            wrong("%s is as new as %u, and %u has been", world.user[u], (unsigned)x.fresh,
+                  (unsigned)truth_now());
         if (all)
             judge(&x);
         world.counts->exact += exact && all;

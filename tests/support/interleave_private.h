@@ -1,5 +1,6 @@
 /* interleave_private.h - the inside of interleave.h: interleave.c (the order, losses, the seed's life),
- * interleave_truth.c (what MongoDB would say), interleave_fanout.c, interleave_feed.c, interleave_scripts.c. */
+ * interleave_truth.c (what MongoDB would say), interleave_fanout.c, interleave_feed.c, interleave_scripts.c.
+ */
 #ifndef FEEDMILL_TESTS_INTERLEAVE_PRIVATE_H
 #define FEEDMILL_TESTS_INTERLEAVE_PRIVATE_H
 
@@ -12,7 +13,7 @@
 #define USERS      4
 #define PUBLISHERS 3
 #define TARGETS    6 /* the publishers first */
-#define ITEMS      48
+#define ITEMS      64
 #define EVENTS     160
 #define IDS        2000
 #define OWNERS     2
@@ -35,6 +36,7 @@ struct truth_log {
     struct change events[EVENTS];
     unsigned n, items;
     item_id id[ITEMS];
+    uint8_t was[ITEMS]; /* the topics before the last edit */
     item_id newest;
 };
 
@@ -69,6 +71,11 @@ struct world {
     struct truth_log truth;
     char user[USERS][16];
     unsigned bucket[USERS], shares[2];
+    struct {
+        unsigned publish, edit, erase, graph, turn, beat; /* how often which */
+        unsigned late, follows,
+            hot; /* percent: of new items, of all edges; of what is done to the same again */
+    } mix;
     unsigned fail_reads; /* one of so many reads of the truth fails; 0: none does */
     bool touched;        /* Redis was, since the timelines were judged */
     struct interleave_counts *counts;
@@ -102,7 +109,7 @@ void owners_end(void);
 /* ---- feed-apis: interleave_feed.c ---- */
 
 void feeds_begin(void);
-bool feed_step(unsigned p);    /* the worker that makes pages */
+bool feed_step(unsigned p); /* the worker that makes pages */
 void feed_tail_step(unsigned p);
 bool feed_tail_done(unsigned p);
 void feed_hears_of_own(unsigned p, unsigned user, ts_t t);

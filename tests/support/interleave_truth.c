@@ -55,8 +55,10 @@ void truth_begin(void)
 {
     memset(L, 0, sizeof *L);
     L->newest = 100;
-    for (unsigned u = 0; u < USERS; u++)
-        L->at[0].follows[u] = (uint8_t)(1 + roll((1 << TARGETS) - 1));
+    for (unsigned u = 0; u < USERS; u++) {
+        for (unsigned t = 0; t < TARGETS; t++)
+            L->at[0].follows[u] |= (uint8_t)(chance(world.mix.follows) << t);
+    }
     if (chance(30))
         L->at[0].pulled = (uint8_t)(1u << roll(TARGETS));
 }
@@ -98,7 +100,7 @@ static unsigned item_of(item_id id)
 /* Some come late: below what is there already. */
 static item_id new_id(void)
 {
-    if (L->items > 0 && chance(35)) {
+    if (L->items > 0 && chance(world.mix.late)) {
         item_id id = L->newest - roll(30);
         if (item_of(id) == L->items) {
             world.counts->late++;
@@ -114,7 +116,7 @@ static void publish(void)
     if (L->items == ITEMS)
         return;
     struct change *c = next_event(CHANGE_ITEM, &s);
-    unsigned i = L->items, publisher = roll(PUBLISHERS);
+    unsigned i = L->items, publisher = chance(world.mix.hot) ? 0 : roll(PUBLISHERS);
     c->item = L->id[i] = new_id();
     L->items++;
     c->revision = 1;
@@ -132,7 +134,8 @@ static void edit(bool deletes)
     struct state *s;
     if (L->items == 0)
         return;
-    unsigned i = chance(60) ? L->items - 1 - roll(L->items < 3 ? L->items : 3) : roll(L->items);
+    unsigned last = L->items < 2 ? L->items : 2;
+    unsigned i = chance(world.mix.hot) ? L->items - 1 - roll(last) : roll(L->items);
     if (L->at[L->n].deleted[i])
         return;
     struct change *c = next_event(CHANGE_ITEM, &s);
@@ -145,7 +148,8 @@ static void edit(bool deletes)
         c->deleted = s->deleted[i] = true;
         world.counts->deleted++;
     } else {
-        s->targets[i] = publisher | some_topics();
+        s->targets[i] = publisher | (chance(world.mix.hot) && L->was[i] ? L->was[i] : some_topics());
+        L->was[i] = before & (uint8_t)~publisher;
         c->topics_told = chance(85);
         if (c->topics_told)
             name_topics(s->targets[i], &c->n_topics, c->topics);
@@ -174,7 +178,7 @@ static void turn(void)
 {
     struct state *s;
     struct change *c = next_event(CHANGE_TARGET, &s);
-    unsigned t = chance(50) ? 0 : roll(TARGETS); /* the same one again, often */
+    unsigned t = chance(world.mix.hot) ? 0 : roll(TARGETS);
     s->pulled ^= (uint8_t)(1u << t);
     c->mode = s->pulled & 1u << t ? MODE_PULL : MODE_PUSH;
     strcpy(c->name, targets[t]);
@@ -194,16 +198,18 @@ void truth_happens(void)
 {
     if (L->n >= EVENTS - 20)
         return;
-    unsigned what = roll(100);
-    if (what < 50)
+    unsigned sum = world.mix.publish + world.mix.edit + world.mix.erase + world.mix.graph + world.mix.turn +
+                   world.mix.beat;
+    unsigned what = roll(sum);
+    if (what < (sum = world.mix.publish))
         publish();
-    else if (what < 66)
+    else if (what < (sum += world.mix.edit))
         edit(false);
-    else if (what < 71)
+    else if (what < (sum += world.mix.erase))
         edit(true);
-    else if (what < 79)
+    else if (what < (sum += world.mix.graph))
         graph();
-    else if (what < 91)
+    else if (what < (sum += world.mix.turn))
         turn();
     else
         truth_beats();
