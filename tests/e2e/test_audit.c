@@ -896,7 +896,7 @@ static void fanout_finds_what_was_planted_and_exports_it(void **state)
 {
     (void)state;
     struct planted all[N];
-    struct metric_wait many = {"feedmill_fanout_audit_checks_total{result=\"intact\"}", 5 * N};
+    struct metric_wait many = {"feedmill_fanout_audit_checks_total{result=\"intact\"}", 60};
     struct metric_wait missing = {"feedmill_fanout_audit_findings_total{kind=\"missing\"}", 1};
     struct metric_wait foreign = {"feedmill_fanout_audit_findings_total{kind=\"foreign_id\"}", 1};
     make_world(all);
@@ -925,41 +925,8 @@ static void fanout_repairs_when_it_is_asked_to(void **state)
     run_done(&r);
 }
 
-/* ---- the comparison, pure ---- */
-
-static void only_what_two_looks_agree_on_is_kept(void **state)
-{
-    (void)state;
-    static struct audit_list a, b;
-    a.n = 2;
-    b.n = 3;
-    a.at[0] = (struct audit_finding){.kind = AUDIT_MISSING, .what = "12", .evidence = 1};
-    a.at[1] = (struct audit_finding){.kind = AUDIT_EXTRA, .what = "13", .evidence = 1};
-    b.at[0] = (struct audit_finding){.kind = AUDIT_EXTRA, .what = "12", .evidence = 1};
-    b.at[1] = (struct audit_finding){.kind = AUDIT_EXTRA, .what = "13", .evidence = 2};
-    b.at[2] = (struct audit_finding){.kind = AUDIT_MISSING, .what = "12", .evidence = 1};
-    audit_agree(&a, &b);
-    assert_int_equal(b.n, 1);
-    assert_int_equal(b.at[0].kind, AUDIT_MISSING);
-}
-
-static void a_pull_list_is_searched_by_whole_names(void **state)
-{
-    (void)state;
-    static const char list[] = "\np:daily\nt:news\n";
-    assert_true(audit_listed(list, "p:daily"));
-    assert_true(audit_listed(list, "t:news"));
-    assert_false(audit_listed(list, "p:dail"));
-    assert_false(audit_listed(list, ":daily"));
-    assert_false(audit_listed("", "p:daily"));
-}
-
 int main(void)
 {
-    const struct CMUnitTest pure[] = {
-        cmocka_unit_test(only_what_two_looks_agree_on_is_kept),
-        cmocka_unit_test(a_pull_list_is_searched_by_whole_names),
-    };
     const struct CMUnitTest whole[] = {
         cmocka_unit_test(a_busy_world_has_no_findings),
         cmocka_unit_test(a_world_that_loses_things_has_no_findings),
@@ -976,6 +943,5 @@ int main(void)
         cmocka_unit_test_setup(fanout_repairs_when_it_is_asked_to, fresh_repairing),
     };
     e2e_choose_tests();
-    int failed = cmocka_run_group_tests_name("the comparison", pure, NULL, NULL);
-    return failed + cmocka_run_group_tests_name("the audit", whole, start_stack, stop_stack);
+    return cmocka_run_group_tests_name("the audit", whole, start_stack, stop_stack);
 }
