@@ -26,8 +26,8 @@ static int note_timeline_entries(struct engine *g, struct err *e)
 {
     bson_t *filter = BCON_NEW("_id", BCON_UTF8("timeline_entries"));
     /* The least one ever is what a floor can be judged by (common/audit.h). */
-    bson_t *update = BCON_NEW("$set", "{", "value", BCON_INT64(g->o.timeline_entries), "}", "$min", "{", "least",
-                              BCON_INT64(g->o.timeline_entries), "}");
+    bson_t *update = BCON_NEW("$set", "{", "value", BCON_INT64(g->o.timeline_entries), "}", "$min", "{",
+                              "least", BCON_INT64(g->o.timeline_entries), "}");
     mongoc_find_and_modify_opts_t *o = mongoc_find_and_modify_opts_new();
     bson_t extra = BSON_INITIALIZER, reply;
     bson_error_t be;
