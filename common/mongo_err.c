@@ -15,7 +15,10 @@ struct code_row {
 static const struct code_row code_rows[] = {
     {6, ERR_UNAVAILABLE},                               /* HostUnreachable */
     {7, ERR_UNAVAILABLE},                               /* HostNotFound */
+    {13, ERR_UNAVAILABLE},                              /* Unauthorized: its users are being changed */
+    {18, ERR_UNAVAILABLE},                              /* AuthenticationFailed */
     {24, ERR_BUSY},                                     /* LockTimeout */
+    {43, ERR_UNAVAILABLE},                              /* CursorNotFound: it was restarted meanwhile */
     {50, ERR_TIMEOUT},                                  /* MaxTimeMSExpired */
     {64, ERR_TIMEOUT},                                  /* WriteConcernFailed: wtimeout */
     {89, ERR_UNAVAILABLE},                              /* NetworkTimeout */
@@ -29,6 +32,7 @@ static const struct code_row code_rows[] = {
     {189, ERR_UNAVAILABLE},                             /* PrimarySteppedDown */
     {202, ERR_TIMEOUT},                                 /* NetworkInterfaceExceededTimeLimit */
     {234, ERR_UNAVAILABLE},                             /* RetryChangeStream */
+    {237, ERR_UNAVAILABLE},                             /* CursorKilled */
     {246, ERR_UNAVAILABLE},                             /* SnapshotUnavailable */
     {251, ERR_BUSY},                                    /* NoSuchTransaction */
     {260, ERR_LOG_LOST},                                /* InvalidResumeToken */
@@ -40,6 +44,7 @@ static const struct code_row code_rows[] = {
     {10107, ERR_UNAVAILABLE},                           /* NotWritablePrimary */
     {11000, ERR_CONFLICT},                              /* DuplicateKey */
     {11001, ERR_CONFLICT},    {11600, ERR_UNAVAILABLE}, /* InterruptedAtShutdown */
+    {11601, ERR_UNAVAILABLE},                           /* Interrupted: somebody ended the operation */
     {11602, ERR_UNAVAILABLE},                           /* InterruptedDueToReplStateChange */
     {12582, ERR_CONFLICT},    {13435, ERR_UNAVAILABLE}, /* NotPrimaryNoSecondaryOk */
     {13436, ERR_UNAVAILABLE},                           /* NotPrimaryOrSecondary */

@@ -314,6 +314,33 @@ static void a_timeline_mended_between_two_tries_gets_the_item(void **state)
         assert_true(rig_holds(&rig, "ann", 1));
 }
 
+/* A turn can't be done again for one of them; a timeline that is absent has made every turn. */
+static void a_turn_drops_the_timeline_of_another_type_and_no_letter(void **state)
+{
+    (void)state;
+    start();
+    follow("ann", "p:daily");
+    follow("bob", "p:daily");
+    node_progress_reaches(&rig, rig_publish(&rig, 1, "daily", ""));
+    struct rig_keys k = rig_keys("ann");
+    freeReplyObject(rig_command(&rig, "DEL", k.pf, NULL));
+    freeReplyObject(rig_command(&rig, "SET", k.pf, "surprise"));
+    bson_t *filter = BCON_NEW("_id", BCON_UTF8("p:daily"));
+    bson_t *update = BCON_NEW("$set", "{", "mode", BCON_UTF8("pull"), "}");
+    ts_t t = rig_update(&rig, COLL_TARGETS, filter, update);
+    bson_destroy(update);
+    bson_destroy(filter);
+    node_progress_reaches(&rig, t);
+    assert_true(tries(TROUBLE_TIMELINE) >= 1);
+    redisReply *r = rig_command(&rig, "EXISTS", k.tl, k.pf);
+    assert_int_equal(r->integer, 0);
+    freeReplyObject(r);
+    r = rig_command(&rig, "HGET", rig_keys("bob").pf, "p");
+    assert_string_equal(r->type == REDIS_REPLY_STRING ? r->str : "", "\np:daily\n");
+    freeReplyObject(r);
+    assert_int_equal(count_letters(NULL), 0);
+}
+
 /* ---- a whole call ---- */
 
 static void allow_zadd(bool yes)
@@ -481,6 +508,7 @@ int main(void)
         T(followers_that_can_not_be_read_are_a_letter_and_progress_goes_on),
         T(a_timeline_of_another_type_is_a_letter_and_all_others_get_the_item),
         T(a_timeline_mended_between_two_tries_gets_the_item),
+        T(a_turn_drops_the_timeline_of_another_type_and_no_letter),
         T(a_call_that_fails_as_a_whole_is_a_letter_and_its_buckets_start_anew),
         T(a_record_of_another_type_is_made_anew),
         T(a_server_that_is_away_is_no_try),
