@@ -123,7 +123,7 @@ static void set_all_progress(ts_t t)
 static ts_t now(void)
 {
     struct err e = {0};
-    ts_t t;
+    ts_t t = 0;
     if (mongo_conn_fresh(conn, &t, &e) != 0)
         fail_msg("%s", e.msg);
     return t;
@@ -132,7 +132,7 @@ static ts_t now(void)
 static struct delivery find(item_id id, struct redis *r)
 {
     struct delivery_item it;
-    struct delivery d;
+    struct delivery d = {.state = DELIVERY_PENDING};
     struct err e = {0};
     if (delivery_item(conn, id, &it, &e) != 0 || delivery_find(conn, r, &it, &d, &e) != 0)
         fail_msg("%s", e.msg);
