@@ -361,6 +361,11 @@ static void redis_near_its_limit_loses_the_timelines_read_least_recently_and_ref
     (void)state;
     struct e2e_page p;
     freeReplyObject(e2e_redis_do(redis, "CONFIG SET maxmemory-policy noeviction"));
+    /* Others' timelines would be older still. */
+    freeReplyObject(e2e_redis_do(redis, "FLUSHALL"));
+    ts_t t = 0;
+    e2e_publish(&unlimited, "other", NULL, "after the flush", NULL, clock_wall_ms(), &t);
+    assert_true(e2e_caught_up(redis, "mem0", t));
     publish_many(&unlimited, "wide", "w", PER_FEED, 200);
     follow("mem", READERS, "wide");
     double unwritten = e2e_metric(&unlimited, "feedmill_rebuilds_total{result=\"no_redis\"}");
@@ -384,7 +389,6 @@ static void redis_near_its_limit_loses_the_timelines_read_least_recently_and_ref
     assert_true(e2e_metric(&unlimited, "feedmill_rebuilds_total{result=\"no_redis\"}") == unwritten);
 
     /* Whoever comes back, and who stayed, has a whole page, with what was published meanwhile. */
-    ts_t t = 0;
     item_id id = e2e_publish(&unlimited, "wide", NULL, "last", NULL, clock_wall_ms() + 1000, &t);
     assert_true(e2e_caught_up(redis, "mem0", t));
     for (unsigned i = 0; i < READERS; i += 9) {
