@@ -79,10 +79,14 @@ void wrong(const char *fmt, ...)
         snprintf(world.why, sizeof world.why, "%s", text);
 }
 
-void wait_turn(const char *where)
+/* Until it goes on; now and then that takes longer. */
+void wait_turn(void)
 {
-    (void)where;
     fiber_yield();
+    if (!fiber_is_inside() || world.ending || !chance(world.mix.slow))
+        return;
+    for (unsigned more = roll(8); more > 0 && !world.ending; more--)
+        fiber_yield();
 }
 
 /* ---- Redis ---- */
@@ -147,12 +151,12 @@ static struct redis *appended_to; /* since something was read */
 int __wrap_redis_read(struct redis *r, redisReply **out, struct err *e)
 {
     if (appended_to == r)
-        wait_turn("Redis");
+        wait_turn();
     appended_to = NULL;
     int rc = __real_redis_read(r, out, e);
     world.touched = true;
     if (world.on && chance(10))
-        wait_turn("an answer");
+        wait_turn();
     return rc;
 }
 
@@ -186,13 +190,13 @@ int __wrap_redis_script_append(struct redis *r, enum script s, int nkeys, int ar
 int __wrap_redis_script(struct redis *r, redisReply **out, enum script s, int nkeys, int argc,
                         const char **argv, const size_t *len, struct err *e)
 {
-    wait_turn("Redis");
+    wait_turn();
     if (world.on)
         tell_script(s, nkeys, argc, argv);
     int rc = __real_redis_script(r, out, s, nkeys, argc, argv, len, e);
     world.touched = true;
     if (world.on && chance(50))
-        wait_turn("an answer");
+        wait_turn();
     return rc;
 }
 
@@ -212,7 +216,7 @@ int __wrap_redis_commandf(struct redis *r, redisReply **out, struct err *e, cons
     for (const char *s = first; s && argc < 16; s = va_arg(ap, const char *))
         argv[argc++] = s;
     va_end(ap);
-    wait_turn("Redis");
+    wait_turn();
     int rc = redis_command(r, out, argc, argv, NULL, e);
     if (rc == 0 && strcmp(first, "SCAN") == 0 && (*out)->elements == 2 && (*out)->element[1]->elements > 1)
         qsort((*out)->element[1]->element, (*out)->element[1]->elements, sizeof(redisReply *), by_text);
@@ -315,6 +319,14 @@ static void restore_state(unsigned share)
     for (unsigned o = 0; o < OWNERS && strcmp(before, after) == 0; o++)
         owner_loses_answers(o);
     world.counts->restored++;
+}
+
+void timeline_goes(unsigned u)
+{
+    char tl[KEY_SIZE], pf[KEY_SIZE];
+    keys_timeline(tl, world.bucket[u], world.user[u]);
+    keys_timeline_meta(pf, world.bucket[u], world.user[u]);
+    command("DEL", tl, pf);
 }
 
 static void lose_keys(void)
@@ -474,35 +486,47 @@ static void name_users(void)
     world.shares[1] = bucket_share(world.bucket[USERS - 1]);
 }
 
-/* Items that go to and fro between topics; targets that turn to and fro; much that is published while
- * rebuilds are slow; losses and take-overs; or a bit of all. */
-static void choose_events(void)
+static void choose_events(enum interleave_kind kind)
 {
-    enum { EDITS, TURNS, BURSTS, LOST, MIXED } kind = roll(5);
-    world.mix.publish = kind == EDITS ? 20 + roll(20) : 40 + roll(60);
-    world.mix.edit = kind == EDITS ? 60 : chance(30) ? 0 : roll(30);
+    world.mix.publish = kind == INTERLEAVE_EDITS ? 20 + roll(20) : 30 + roll(60);
+    world.mix.edit = kind == INTERLEAVE_EDITS ? 60 : chance(40) ? 0 : roll(30);
     world.mix.erase = roll(6);
-    world.mix.graph = kind == BURSTS || chance(30) ? 0 : roll(12);
-    world.mix.turn = kind == TURNS ? 30 : chance(40) ? 0 : roll(20);
+    world.mix.graph = kind == INTERLEAVE_GRAPH ? 30 : kind == INTERLEAVE_BURSTS || chance(30) ? 0 : roll(12);
+    world.mix.turn = kind == INTERLEAVE_TURNS ? 40 : chance(40) ? 0 : roll(20);
     world.mix.beat = 6;
-    world.mix.late = kind == BURSTS ? 70 : 5 + roll(40);
+    if (kind == INTERLEAVE_BURSTS && chance(70))
+        world.mix.edit = world.mix.turn = 0; /* they would end the rebuilds that they meet */
+    world.mix.late = kind == INTERLEAVE_BURSTS ? 70 : 5 + roll(40);
     world.mix.follows = chance(50) ? 25 : 50;
-    world.mix.hot = kind == EDITS || kind == TURNS ? 85 : 40;
+    world.mix.hot = chance(70) ? 85 : 40;
+    world.mix.slow = chance(50) ? 0 : roll(20);
+    world.mix.evicted = chance(50) ? 0 : roll(30);
     turns.weight[WRITER] = 1 + roll(6);
     turns.weight[JUDGE] = 3;
-    turns.weight[LEASES] = kind == BURSTS ? 0 : kind == LOST ? 2 : roll(2);
-    turns.weight[LOSSES] = kind == LOST ? 3 : chance(40) ? 0 : 1;
+    turns.weight[LEASES] = kind == INTERLEAVE_LOSSES ? 2 : roll(2);
+    turns.weight[LOSSES] = kind == INTERLEAVE_LOSSES ? 3 : chance(60) ? 0 : 1;
 }
 
 /* Who is slow, too. */
-static void choose_pace(void)
+static void choose_pace(enum interleave_kind kind)
 {
     memset(&turns, 0, sizeof turns);
     for (unsigned i = TAIL_0; i <= FEED_1; i++)
         turns.weight[i] = 2u << roll(4);
     for (unsigned i = OWNER_0; i <= OWNER_1; i++)
         turns.weight[i] = 8u << roll(3);
-    choose_events();
+    choose_events(kind);
+    if (kind == INTERLEAVE_BURSTS || (kind == INTERLEAVE_EDITS && chance(60))) { /* rebuilds that take long */
+        turns.weight[FEED_0] = turns.weight[FEED_1] = 1 + roll(2);
+        turns.weight[WRITER] = 4 + roll(6);
+        world.mix.evicted = 10;
+        world.mix.slow = 0;
+    }
+}
+
+bool feed_is_slow(unsigned p)
+{
+    return turns.weight[FEED_0 + p] < 3;
 }
 
 static void begin(const struct redis_address *a, unsigned seed)
@@ -514,7 +538,7 @@ static void begin(const struct redis_address *a, unsigned seed)
     world.ending = false;
     world.on = true;
     world.fail_reads = chance(40) ? 20 + roll(80) : 0;
-    choose_pace();
+    choose_pace((enum interleave_kind)(seed % INTERLEAVE_KINDS));
     if (!world.user[0][0])
         name_users();
     world.redis = connection_take();

@@ -25,6 +25,17 @@ struct interleave_counts {
         reads_failed;
 };
 
+/* The seed modulo INTERLEAVE_KINDS says what happens most: items that go to and fro between topics; targets
+ * that turn to and fro; much that is published, and late; losses and take-overs; follows and unfollows. */
+enum interleave_kind {
+    INTERLEAVE_EDITS,
+    INTERLEAVE_TURNS,
+    INTERLEAVE_BURSTS,
+    INTERLEAVE_LOSSES,
+    INTERLEAVE_GRAPH,
+    INTERLEAVE_KINDS
+};
+
 /* interleave_run() lives through the seed: 0, or -1 with what is wrong in why (what happened last stands in
  * interleave_history()). The Redis at `a` is emptied. trace: each step is printed. counts are added to. */
 int interleave_run(const struct redis_address *a, unsigned seed, bool trace, struct interleave_counts *counts,
@@ -40,6 +51,7 @@ struct interleave_mutation {
     const char *name;
     enum script script, also; /* where it stands; `also` may be the same */
     const char *piece, *instead;
+    enum interleave_kind kind; /* the seeds that need it most */
 };
 
 /* interleave_mutate() has everybody use scripts without that from now on (NULL: as they are). False: the

@@ -118,7 +118,7 @@ static void hear(struct shares *s, unsigned share)
 void __wrap_shares_alive(struct shares *s)
 {
     (void)s;
-    wait_turn("its round");
+    wait_turn();
 }
 
 void __wrap_shares_look(struct shares *s, struct shares_view *out)
@@ -131,12 +131,12 @@ void __wrap_shares_wait(struct shares *s, uint64_t version, int64_t ms)
     (void)s;
     (void)version;
     (void)ms;
-    wait_turn("a share");
+    wait_turn();
 }
 
 int __wrap_shares_retake(struct shares *s, unsigned share, int64_t least, int64_t *epoch, struct err *e)
 {
-    wait_turn("a new epoch");
+    wait_turn();
     world.counts->refused++;
     if (leases[share].owner != (int)s->owner || leases[share].epoch != s->view.share[share].epoch) {
         hear(s, share);
@@ -151,7 +151,7 @@ int __wrap_shares_retake(struct shares *s, unsigned share, int64_t least, int64_
 int __wrap_shares_release(struct shares *s, unsigned share, struct err *e)
 {
     (void)e;
-    wait_turn("giving a share");
+    wait_turn();
     if (leases[share].owner == (int)s->owner && leases[share].epoch == s->view.share[share].epoch)
         leases[share].owner = -1;
     hear(s, share);
@@ -230,7 +230,7 @@ int __wrap_log_reader_next(struct log_reader *r, struct change *out, int64_t wai
     (void)e;
     if (r->next == world.truth.n || (!world.ending && chance(40))) { /* it may not have come yet */
         if (wait_ms > 0)
-            wait_turn("the log");
+            wait_turn();
         return 0;
     }
     *out = world.truth.events[r->next++];
@@ -290,7 +290,7 @@ int __wrap_nanosleep(const struct timespec *t, struct timespec *left)
     if (!world.on)
         return __real_nanosleep(t, left);
     world.clock_ms += t->tv_nsec / 1000000;
-    wait_turn("a while");
+    wait_turn();
     return 0;
 }
 

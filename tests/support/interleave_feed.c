@@ -20,6 +20,7 @@ static struct feed_api {
     struct pulled *pulled;
     unsigned next; /* of the log, for the tail */
     ts_t tail, user_changed[USERS];
+    unsigned busy; /* percent of its turns in which a request comes */
     bool stop;
     struct fiber *fiber;
 } feeds[FEEDS];
@@ -197,6 +198,8 @@ static void page(struct feed_api *f, unsigned u, ts_t asked)
     struct timeline t;
     struct err e;
     asked = ts_max(asked, f->user_changed[u]);
+    if (chance(world.mix.evicted))
+        timeline_goes(u);
     struct timeline_question q = {.asked = asked, .user_changed = f->user_changed[u]};
     if (read_timeline(u, &read, &t, &e) != 0)
         return;
@@ -214,7 +217,7 @@ static void page(struct feed_api *f, unsigned u, ts_t asked)
         return;
     }
     struct shown x = {.p = f->p, .user = u, .t = &t, .fresh = timeline_time(&t)};
-    wait_turn("what is pulled");
+    wait_turn();
     bool all = merge(f, &t, &x.fresh);
     if (!all && load(f, t.pulls))
         all = merge(f, &t, &x.fresh);
@@ -228,9 +231,9 @@ static void run_feed(void *arg)
     struct feed_api *f = arg;
     while (!f->stop) {
         unsigned u = roll(USERS);
-        if (chance(12))
+        if (chance(f->busy))
             page(f, chance(50) ? 0 : u, chance(20) ? truth_now() - roll(6) : 0);
-        wait_turn("a request");
+        wait_turn();
     }
 }
 
@@ -275,6 +278,7 @@ void feeds_begin(void)
         f->app.cfg.timeline_entries = CAP;
         f->app.cfg.timeline_idle = f->app.cfg.build_expiry = 3600000;
         f->worker = (struct worker){.app = &f->app, .mongo = &f->conn, .redis = connection_take()};
+        f->busy = feed_is_slow(p) ? 100 : 5u << roll(4);
         f->pulled = pulled_new(PULLED, TARGETS - 1, NULL);
         pulled_drop_all(f->pulled, FIRST_TICK);
         f->fiber = fiber_new(run_feed, f);

@@ -73,8 +73,9 @@ struct world {
     unsigned bucket[USERS], shares[2];
     struct {
         unsigned publish, edit, erase, graph, turn, beat; /* how often which */
-        unsigned late, follows,
-            hot; /* percent: of new items, of all edges; of what is done to the same again */
+        /* percent: of new items, of all edges, of what is done to the same again, of what is waited for */
+        unsigned late, follows, hot, slow;
+        unsigned evicted; /* percent of pages before which their timeline goes */
     } mix;
     unsigned fail_reads; /* one of so many reads of the truth fails; 0: none does */
     bool touched;        /* Redis was, since the timelines were judged */
@@ -88,7 +89,10 @@ unsigned roll(unsigned n); /* 0 to n - 1 */
 bool chance(unsigned percent);
 void history(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void wrong(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* the first one counts */
-void wait_turn(const char *where);
+void wait_turn(void);
+
+bool feed_is_slow(unsigned p);
+void timeline_goes(unsigned user); /* it expires, or has to make room */
 
 /* Connections outlive seeds: connecting loads all scripts. */
 struct redis *connection_take(void);

@@ -59,8 +59,8 @@ void truth_begin(void)
         for (unsigned t = 0; t < TARGETS; t++)
             L->at[0].follows[u] |= (uint8_t)(chance(world.mix.follows) << t);
     }
-    if (chance(30))
-        L->at[0].pulled = (uint8_t)(1u << roll(TARGETS));
+    if (chance(30) || world.mix.turn > 20)
+        L->at[0].pulled = (uint8_t)(1u << roll(TARGETS) | 1u << roll(TARGETS));
 }
 
 static struct change *next_event(enum change_kind kind, struct state **s)
@@ -101,7 +101,7 @@ static unsigned item_of(item_id id)
 static item_id new_id(void)
 {
     if (L->items > 0 && chance(world.mix.late)) {
-        item_id id = L->newest - roll(30);
+        item_id id = L->newest - roll(chance(50) ? 8 : 30);
         if (item_of(id) == L->items) {
             world.counts->late++;
             return id;
@@ -166,7 +166,7 @@ static void graph(void)
     struct change *c = next_event(CHANGE_USER, &s);
     unsigned u = roll(USERS);
     strcpy(c->name, world.user[u]);
-    s->follows[u] ^= (uint8_t)(1u << roll(TARGETS));
+    s->follows[u] ^= (uint8_t)(1u << (chance(world.mix.hot) ? 0 : roll(TARGETS)));
     if (chance(30))
         s->follows[u] ^= (uint8_t)(1u << roll(TARGETS));
     history("%3u: %s follows %02x", (unsigned)c->t, c->name, s->follows[u]);
@@ -226,7 +226,7 @@ struct look {
 
 static int look_begin(struct mongo_conn *c, struct look *l, const char *what, struct err *e)
 {
-    wait_turn(what);
+    wait_turn();
     if (world.fail_reads && !world.ending && roll(world.fail_reads) == 0) {
         world.counts->reads_failed++;
         history("     reading %s fails", what);
