@@ -246,11 +246,15 @@ static long evict(struct room *r, size_t n, struct err *e)
 /* One step of making room: *gone timelines were dropped, *none: there is none to be found. */
 static int step(struct room *r, long *gone, bool *none, struct err *e)
 {
-    bool round = false;
+    unsigned rounds = 0;
     r->n = 0;
-    for (unsigned i = 0; i < SCANS_MAX && r->n < ROOM_SAMPLE && !round; i++) {
+    /* What is left of a round would be a small sample, whose oldest may be no old ones: so on into the next.
+     */
+    for (unsigned i = 0; i < SCANS_MAX && r->n < ROOM_SAMPLE && rounds < 2; i++) {
+        bool round;
         if (scan(r, &round, e) != 0)
             return -1;
+        rounds += round;
     }
     long n = read_ages(r, e);
     if (n < 0)

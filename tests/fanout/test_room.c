@@ -254,6 +254,19 @@ static void near_its_limit_those_read_least_recently_go_and_no_others(void **sta
     assert_int_equal(metrics_get(metrics, M_EVICTED, 0), look().evicted);
 }
 
+/* A round of the SCAN ends with what is left: a few timelines, among whom perhaps nobody is old. */
+static void no_sample_is_too_small_to_tell_who_is_old(void **state)
+{
+    (void)state;
+    add_timelines("old", 120, 1000);
+    add_timelines("new", 400, 5000);
+    while (count_left("old", 120) > 70) {
+        fill_to(92);
+        step();
+    }
+    assert_int_equal(count_left("new", 400), 400);
+}
+
 static bool writes_are_refused(void)
 {
     struct err e = {0};
@@ -341,6 +354,7 @@ int main(void)
         cmocka_unit_test(the_oldest_part_of_a_sample_is_picked),
         WITH_ROOM(below_its_limit_and_without_one_nothing_is_dropped),
         WITH_ROOM(near_its_limit_those_read_least_recently_go_and_no_others),
+        WITH_ROOM(no_sample_is_too_small_to_tell_who_is_old),
         WITH_ROOM(room_is_made_when_redis_refuses_already),
         WITH_ROOM(what_is_no_timeline_or_not_ready_is_left_alone),
         WITH_ROOM(its_thread_makes_room_by_itself_and_waits_for_redis),
