@@ -20,6 +20,7 @@ import contextlib
 import http.client
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -132,10 +133,8 @@ class Bench:
                 few, few_cpu = self.deliver("sparse", few_items, active)
                 for way, (rate, _) in plain.items():
                     ways.setdefault(way, []).append(rate)
-                best, us = max(plain.values())
-                plain_us.append(us)
+                plain_us.append(plain)
                 rates.append(items * n / seconds)
-                ratios.append(rates[-1] / best)
                 costs.append(1000 * seconds / items)
                 sparse_costs.append(1000 * few / few_items)
                 sparse_ratio.append(sparse_costs[-1] / costs[-1])
@@ -146,6 +145,10 @@ class Bench:
         if not self.trouble:
             p.remove()
         r = self.report
+        # The way that is best by its median; the best of each round would be the luckiest.
+        best = max(ways, key=lambda w: statistics.median(ways[w])) if ways else None
+        plain_us = [ways_of_round[best][1] for ways_of_round in plain_us]
+        ratios = [a / b for a, b in zip(rates, ways.get(best, []))]
         if self.wants("A"):
             for (way, c), values in ways.items():
                 r.row("A plain capped write, %s, %d connection%s, -P %d" % (way, c, "s" if c > 1 else "", peer.DEEP), "writes/s",
@@ -154,7 +157,7 @@ class Bench:
                 r.note(c)
             r.row("A deliveries into %d full timelines, everything included" % n, "deliveries/s",
                   "%d items by %s" % (items, BULK), rates)
-            r.row("A against the best plain capped write of the round", "ratio", "A", ratios, at_least=1.3)
+            r.row("A against the best plain capped write", "ratio", "A", ratios, at_least=1.3)
             command = "/proc/<pid>/schedstat: Redis' main thread"
             r.row("A Redis for one plain capped write, the best", "us", command, plain_us)
             r.row("A Redis for one delivery", "us", command, redis_us)
