@@ -85,7 +85,7 @@ void wait_turn(void)
     fiber_yield();
     if (!fiber_is_inside() || world.ending || !chance(world.mix.slow))
         return;
-    for (unsigned more = roll(8); more > 0 && !world.ending; more--)
+    for (unsigned more = roll(world.mix.wait); more > 0 && !world.ending; more--)
         fiber_yield();
 }
 
@@ -396,7 +396,8 @@ static void act(enum actor a)
     who = names[a];
     switch (a) {
     case WRITER:
-        truth_happens();
+        if (owners_lag() <= world.mix.lag || chance(2))
+            truth_happens();
         break;
     case LEASES:
         owners_leases();
@@ -501,6 +502,14 @@ static void choose_events(enum interleave_kind kind)
     world.mix.hot = chance(70) ? 85 : 40;
     world.mix.slow = chance(50) ? 0 : roll(20);
     world.mix.evicted = chance(50) ? 0 : roll(30);
+    world.mix.lag = kind != INTERLEAVE_TURNS || chance(50) ? EVENTS : 3 + roll(8);
+    world.mix.wait = 8;
+    if (kind == INTERLEAVE_TURNS && world.mix.lag == EVENTS) { /* somebody unfollows what turns meanwhile */
+        world.mix.graph = 20;
+        world.mix.slow = 10;
+        world.mix.wait = 40;
+        world.mix.evicted = 30;
+    }
     turns.weight[WRITER] = 1 + roll(6);
     turns.weight[JUDGE] = 3;
     turns.weight[LEASES] = kind == INTERLEAVE_LOSSES ? 2 : roll(2);
@@ -516,7 +525,9 @@ static void choose_pace(enum interleave_kind kind)
     for (unsigned i = OWNER_0; i <= OWNER_1; i++)
         turns.weight[i] = 8u << roll(3);
     choose_events(kind);
-    if (kind == INTERLEAVE_BURSTS || (kind == INTERLEAVE_EDITS && chance(60))) { /* rebuilds that take long */
+    bool few = kind == INTERLEAVE_BURSTS || (kind == INTERLEAVE_EDITS && chance(60)) ||
+               (kind == INTERLEAVE_TURNS && world.mix.graph < 20);
+    if (few) { /* rebuilds, and they take long */
         turns.weight[FEED_0] = turns.weight[FEED_1] = 1 + roll(2);
         turns.weight[WRITER] = 4 + roll(6);
         world.mix.evicted = 10;

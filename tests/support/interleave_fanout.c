@@ -347,6 +347,20 @@ void owner_loses_answers(unsigned o)
     deliver_break(owners[o].engine->deliver);
 }
 
+unsigned owners_lag(void)
+{
+    ts_t least = truth_now();
+    for (unsigned i = 0; i < 2; i++) {
+        struct engine_status s;
+        int o = leases[world.shares[i]].owner;
+        if (o < 0)
+            continue;
+        engine_status(owners[o].engine, &s);
+        least = ts_min(least, ts_max(FIRST_TICK, s.share[world.shares[i]].progress));
+    }
+    return (unsigned)(truth_now() - least);
+}
+
 bool owners_done(void)
 {
     for (unsigned i = 0; i < 2; i++) {

@@ -77,26 +77,29 @@ static void accuse(const struct shown *x, const char *what, item_id id)
           (unsigned)x->t->r, (unsigned)x->t->progress, x->t->pulls ? "some" : "none");
 }
 
-/* What belonged from then on has to be there; what never did since must not: neither of whom the reader
- * followed at some time since then, nor in what the item was at some time since then. (A rebuild reads
- * follows first, then ids: an item of somebody who was unfollowed in between is there until the unfollow is
- * known or applied.) Deleted items are refused when they are hydrated. */
+/* What belonged from then on has to be there; what never did since must not. A rebuild reads follows first,
+ * then ids: while this process does not know that the reader follows others now, and it was not applied
+ * either, a page may hold what those whom he left published since, and lack what belongs only to one of whom
+ * he follows now. So what counts there is whom he followed all the time, and at any time. Deleted items are
+ * refused when they are hydrated. */
 static void judge_item(const struct shown *x, unsigned item)
 {
-    bool always = true;
-    uint8_t follows = 0, in = 0;
+    uint8_t always = UINT8_MAX, ever = 0, in_any = 0;
+    bool in_all = true;
     ts_t now = truth_now();
     for (ts_t t = x->fresh; t <= now; t++) {
-        const struct state *s = truth_state(t);
-        always &= truth_belongs(s, x->user, item);
-        follows |= s->follows[x->user];
-        in |= s->targets[item];
+        always &= truth_state(t)->follows[x->user];
+        ever |= truth_state(t)->follows[x->user];
+    }
+    for (ts_t t = x->fresh; t <= now; t++) {
+        in_all &= (truth_state(t)->targets[item] & always) != 0 && !truth_state(t)->deleted[item];
+        in_any |= truth_state(t)->targets[item] & ever;
     }
     item_id id = world.truth.id[item];
     bool shown = shows(x->t, id);
-    if (always && !shown)
+    if (in_all && !shown)
         accuse(x, "misses", id);
-    if (shown && !(follows & in) && !truth_state(now)->deleted[item])
+    if (shown && !in_any && !truth_state(now)->deleted[item])
         accuse(x, "shows", id);
 }
 

@@ -54,11 +54,6 @@ void truth_begin(void);
 void truth_happens(void); /* the next event */
 void truth_beats(void);   /* ... nothing but time passes */
 
-static inline bool truth_belongs(const struct state *s, unsigned user, unsigned item)
-{
-    return (s->targets[item] & s->follows[user]) != 0 && !s->deleted[item];
-}
-
 /* ---- the world: interleave.c ---- */
 
 struct world {
@@ -75,6 +70,8 @@ struct world {
         unsigned publish, edit, erase, graph, turn, beat; /* how often which */
         /* percent: of new items, of all edges, of what is done to the same again, of what is waited for */
         unsigned late, follows, hot, slow;
+        unsigned wait;    /* turns that this takes at most */
+        unsigned lag;     /* progress that is further behind is waited for */
         unsigned evicted; /* percent of pages before which their timeline goes */
     } mix;
     unsigned fail_reads; /* one of so many reads of the truth fails; 0: none does */
@@ -105,8 +102,9 @@ void owners_begin(void);
 bool owner_step(unsigned o); /* false: it has ended */
 void owners_leases(void);    /* a share changes hands, or somebody hears of it */
 void owner_loses_answers(unsigned o);
-void owners_settle(void); /* everybody hears of who has what; nothing changes hands any more */
-bool owners_done(void);   /* all is applied and progress written, as far as they know */
+void owners_settle(void);  /* everybody hears of who has what; nothing changes hands any more */
+unsigned owners_lag(void); /* how many events the least progress is behind */
+bool owners_done(void);    /* all is applied and progress written, as far as they know */
 void owners_stop(void);
 void owners_end(void);
 
