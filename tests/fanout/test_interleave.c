@@ -3,6 +3,7 @@
  *
  *   FEEDMILL_SEED=n   lives through this seed alone, and prints each step
  *   FEEDMILL_SEEDS=n  that many seeds
+ *   FEEDMILL_WITHOUT=n  only the n-th of the checks is taken out (with FEEDMILL_SEEDS: of so many seeds)
  */
 #include <stdarg.h>
 #include <stddef.h>
