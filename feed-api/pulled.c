@@ -42,7 +42,8 @@ struct target {
     item_id floor; /* at or below it there may be more; 0: these are all */
     item_id *ids;  /* ascending, above the floor; keep + 1 places */
     size_t n;
-    ts_t left_from; /* of what went later all is remembered */
+    ts_t read_at;   /* what was read is not newer than this */
+    ts_t left_from; /* of what went later all is remembered, once the log was told up to read_at */
     struct left *left;
     size_t n_left;
     char name[TARGET_TEXT_SIZE];
@@ -332,6 +333,11 @@ static size_t merge_left(const struct target *t, ts_t time, item_id floor, item_
     return k;
 }
 
+static bool is_whole(const struct pulled *p, const struct target *t, ts_t time)
+{
+    return time >= t->left_from && (time >= t->read_at || p->seen >= t->read_at);
+}
+
 /* False when something is not held, or not for a timeline of that time. */
 static bool largest_floor(struct pulled *p, const char *list, ts_t time, item_id *floor)
 {
@@ -339,7 +345,7 @@ static bool largest_floor(struct pulled *p, const char *list, ts_t time, item_id
     size_t len;
     while ((name = next_name(&list, &len))) {
         struct target *t = find(p, name, len);
-        if (!t || t->loading || time < t->left_from)
+        if (!t || t->loading || !is_whole(p, t, time))
             return false;
         if (t->floor > *floor)
             *floor = t->floor;
@@ -436,6 +442,7 @@ static int load_one(struct pulled *p, struct mongo_conn *c, const char *name, si
     metrics_add(p->metrics, M_PULLED_LOADS, 0, 1);
     pthread_mutex_lock(&p->lock);
     if (rc == 0 && !t->gone) {
+        t->read_at = mongo_conn_time(c);
         end_loading(p, t, ids, got);
     } else {
         free(ids);
