@@ -578,6 +578,27 @@ static bool settled(void)
     return (owners_done() && feed_tail_done(0) && feed_tail_done(1)) || world.why[0];
 }
 
+static void settle(void)
+{
+    truth_beats();
+    if (!world.why[0] && !run_until(settled))
+        wrong("it does not come to an end");
+    feed_tail_step(0);
+    feed_tail_step(1);
+}
+
+/* What is applied is exact; so it is with what is pulled, once time went by since that was read. */
+static void finish(void)
+{
+    world.ending = true;
+    settle();
+    who = "end";
+    feeds_load();
+    settle();
+    if (!world.why[0])
+        feeds_judge(true);
+}
+
 static bool all_ended(void)
 {
     bool alive = false;
@@ -620,17 +641,7 @@ int interleave_run(const struct redis_address *a, unsigned seed, bool trace, str
     who = "";
     history("     nothing more happens");
     if (!world.why[0]) {
-        world.ending = true;
-        owners_settle();
-        truth_beats();
-        if (!run_until(settled))
-            wrong("it does not come to an end");
-        who = "end";
-        if (!world.why[0]) {
-            feed_tail_step(0);
-            feed_tail_step(1);
-            feeds_judge(true);
-        }
+        finish();
     }
     end();
     snprintf(why, why_size, "%s", world.why);

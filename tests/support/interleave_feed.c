@@ -240,6 +240,22 @@ static void run_feed(void *arg)
     }
 }
 
+void feeds_load(void)
+{
+    for (unsigned p = 0; p < FEEDS; p++) {
+        for (unsigned u = 0; u < USERS; u++) {
+            struct timeline_read read;
+            struct timeline t;
+            struct err e;
+            if (read_timeline(u, &read, &t, &e) != 0)
+                return;
+            if (t.pulls)
+                load(&feeds[p], t.pulls);
+            timeline_done(&t);
+        }
+    }
+}
+
 void feeds_judge(bool exact)
 {
     struct feed_api *f = &feeds[roll(FEEDS)];
@@ -253,8 +269,6 @@ void feeds_judge(bool exact)
         struct shown x = {.p = f->p, .user = u, .t = &t, .fresh = timeline_time(&t)};
         bool usable = timeline_decide(&t, &q) == TIMELINE_USABLE;
         bool all = usable && merge(f, &t, &x.fresh);
-        if (usable && !all && exact)
-            all = load(f, t.pulls) && merge(f, &t, &x.fresh);
         if (exact && usable && x.fresh < truth_now() - 1)
             wrong("%s is as new as %u, and %u has been", world.user[u], (unsigned)x.fresh,
                   (unsigned)truth_now());

@@ -115,6 +115,7 @@ bool feed_step(unsigned p); /* the worker that makes pages */
 void feed_tail_step(unsigned p);
 bool feed_tail_done(unsigned p);
 void feed_hears_of_own(unsigned p, unsigned user, ts_t t);
+void feeds_load(void);        /* reads what is pulled, for the last judgement */
 void feeds_judge(bool exact); /* all timelines; exact: they hold just what the truth holds now */
 void feeds_stop(void);
 void feeds_end(void);
