@@ -82,6 +82,35 @@ static const char deliver[] = LUA_GROUPS LUA_TRIM
     "  return gone\n"
     "end)\n";
 
+/* Items that wait for the same timelines: one visit of each, which is what costs. */
+static const char deliver_many[] = LUA_GROUPS LUA_TRIM
+    "local T, cap, tell, m = ARGV[1], tonumber(ARGV[2]), ARGV[4] == '1', tonumber(ARGV[5])\n"
+    "local room, at, members = tonumber(ARGV[3]) - m, {}, {}\n"
+    "for i = 1, m do\n"
+    "  at[i], members[2 * i - 1], members[2 * i] = ARGV[3 + 3 * i], ARGV[5 + 3 * i], ARGV[4 + 3 * i]\n"
+    "end\n"
+    "return each_group(6 + 3 * m, T, function(from, to, stamp)\n"
+    "  local all, gone = at[1] > stamp, nil\n"
+    "  for i = from, to do\n"
+    "    local k, first = KEYS[i], 1\n"
+    "    local c = redis.call('ZCARD', k)\n"
+    "    if c > 0 then\n"
+    "      if not all then\n"
+    "        local r = redis.call('HGET', 'pf' .. string.sub(k, 3), 'r') or 'z'\n"
+    "        while first <= m and at[first] <= r do first = first + 1 end\n"
+    "      end\n"
+    "      if first <= m then\n"
+    "        if c > room then trim(k, cap) end\n"
+    "        redis.call('ZADD', k, unpack(members, 2 * first - 1))\n"
+    "      end\n"
+    "    elseif tell then\n"
+    "      gone = gone or {}\n"
+    "      gone[#gone + 1] = i - from\n"
+    "    end\n"
+    "  end\n"
+    "  return gone\n"
+    "end)\n";
+
 static const char remove_item[] = LUA_GROUPS "local T, id = ARGV[1], ARGV[2]\n"
                                              "return each_group(3, T, function(from, to)\n"
                                              "  for i = from, to do\n"
@@ -375,13 +404,21 @@ static const char discard[] = "local r = redis.call('HGET', KEYS[2], 'r')\n"
 static const struct {
     const char *name, *source;
 } scripts[SCRIPT_N] = {
-    [SCRIPT_DELIVER] = {"deliver", deliver}, [SCRIPT_REMOVE] = {"remove", remove_item},
-    [SCRIPT_DROP] = {"drop", drop},          [SCRIPT_PULL] = {"pull", turn_to_pull},
-    [SCRIPT_PUSH] = {"push", turn_to_push},  [SCRIPT_PROGRESS] = {"progress", progress},
-    [SCRIPT_ADOPT] = {"adopt", adopt},       [SCRIPT_BUILD] = {"build", build},
-    [SCRIPT_FINISH] = {"finish", finish},    [SCRIPT_EVENTS] = {"events", events},
-    [SCRIPT_LEARN] = {"learn", learn},       [SCRIPT_TOUCH] = {"touch", touch},
-    [SCRIPT_EVICT] = {"evict", evict},       [SCRIPT_DISCARD] = {"discard", discard},
+    [SCRIPT_DELIVER_MANY] = {"deliver_many", deliver_many},
+    [SCRIPT_DELIVER] = {"deliver", deliver},
+    [SCRIPT_REMOVE] = {"remove", remove_item},
+    [SCRIPT_DROP] = {"drop", drop},
+    [SCRIPT_PULL] = {"pull", turn_to_pull},
+    [SCRIPT_PUSH] = {"push", turn_to_push},
+    [SCRIPT_PROGRESS] = {"progress", progress},
+    [SCRIPT_ADOPT] = {"adopt", adopt},
+    [SCRIPT_BUILD] = {"build", build},
+    [SCRIPT_FINISH] = {"finish", finish},
+    [SCRIPT_EVENTS] = {"events", events},
+    [SCRIPT_LEARN] = {"learn", learn},
+    [SCRIPT_TOUCH] = {"touch", touch},
+    [SCRIPT_EVICT] = {"evict", evict},
+    [SCRIPT_DISCARD] = {"discard", discard},
 };
 
 const char *script_source(enum script s)

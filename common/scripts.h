@@ -28,6 +28,10 @@ enum script {
      * tell = "1": a group with absent timelines answers the array of their places in it (from 0) instead of
      * 1. */
     SCRIPT_DELIVER,
+    /* The same for several items. ARGV: the last T, cap, high, tell, m, then m times (T, id, -id), T never
+     * falling, then groups. A timeline that would hold more than `high` is first trimmed; `high` is at least
+     * cap + m + 1. */
+    SCRIPT_DELIVER_MANY,
     /* ARGV: T, id, then groups. Takes the id out where T > R, and counts it in d of pf; a timeline being
        built is dropped instead (its token goes). */
     SCRIPT_REMOVE,

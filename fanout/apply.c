@@ -67,7 +67,7 @@ int apply_read(struct apply *a, const struct change *c, struct plan *out, char *
 /* A list is complete for all buckets that are owned; else only those count that the change is new to. */
 static bool is_asked(const struct apply *a, const struct task *k, unsigned bucket)
 {
-    return k->work.loading ? a->buckets->at[bucket].owned : bucket_is_due(a->buckets, bucket, k->t);
+    return k->work.loading ? a->buckets->at[bucket].owned : bucket_is_due(a->buckets, bucket, k->work.last);
 }
 
 static bool next_range(const struct apply *a, struct task *k, struct bucket_range *out)
@@ -266,6 +266,25 @@ int apply_begin_script(struct apply *a, const struct task *k, struct err *e)
     return err_set(e, ERR_INTERNAL, "a task of no kind");
 }
 
+static int begin_slice(struct apply *a, struct task *k, struct err *e)
+{
+    struct deliver_item at[DELIVER_ITEMS_MAX];
+    unsigned n = 0;
+    if (!apply_next_led(k))
+        return apply_begin_script(a, k, e);
+    for (struct task *x = k; x; x = apply_next_led(x))
+        at[n++] = (struct deliver_item){x->t, x->id};
+    deliver_begin_items(a->deliver, at, n);
+    return 0;
+}
+
+static unsigned slice_of(struct task *k)
+{
+    if (k->what == PLAN_PUSH)
+        return SLICE / DELIVER_PUSH_WEIGHT;
+    return apply_next_led(k) ? SLICE / 2 : SLICE;
+}
+
 static bool adding(const struct task *k)
 {
     return k->work.target < k->n_add;
@@ -278,8 +297,8 @@ static bool finished(const struct task *k)
 
 static int add_slice(struct apply *a, struct task *k, struct err *e)
 {
-    unsigned left = k->what == PLAN_PUSH ? SLICE / DELIVER_PUSH_WEIGHT : SLICE;
-    if (apply_begin_script(a, k, e) != 0)
+    unsigned left = slice_of(k);
+    if (begin_slice(a, k, e) != 0)
         return -1;
     if (k->work.whole && k->work.target == 0 && !k->work.started) {
         int rc = deliver_few(a, k, e);
@@ -334,14 +353,55 @@ static int end_slice(struct apply *a, int rc, struct err *e)
     return deliver_end(a->deliver, rc == 0 ? e : &second) == 0 ? rc : -1;
 }
 
+/* ---- items that are done together ---- */
+
+static bool may_be_led(const struct task *k)
+{
+    return k->what == PLAN_ITEM && k->state == TASK_WAITING && k->n_remove == 0;
+}
+
+static bool same_audience(const struct task *a, const struct task *b)
+{
+    if (a->n_add != b->n_add)
+        return false;
+    for (unsigned i = 0; i < a->n_add; i++) {
+        const struct task_target *x = &a->targets[i], *y = &b->targets[i];
+        if (x->hash != y->hash || x->pulled != y->pulled || strcmp(x->text, y->text) != 0)
+            return false;
+    }
+    return true;
+}
+
+static void lead(struct task *k, unsigned most)
+{
+    struct task *x = k;
+    for (unsigned n = 1; n < most; n++) {
+        x = TAILQ_NEXT(x, in_turn);
+        if (!x || !may_be_led(x) || !same_audience(k, x))
+            return;
+        x->leader = k;
+        x->state = TASK_BEGUN;
+        k->work.last = x->t;
+    }
+}
+
+struct task *apply_next_led(struct task *k)
+{
+    struct task *next = TAILQ_NEXT(k, in_turn), *leader = k->leader ? k->leader : k;
+    return next && next->leader == leader ? next : NULL;
+}
+
 static void begin(struct apply *a, struct task *k)
 {
+    bool leads = a->known && may_be_led(k);
     if (++a->mark == 0) {
         readers_forget_marks(a->readers);
         a->mark = 1;
     }
-    k->work = (struct task_work){.whole = !a->known, .mark = a->mark};
+    k->work = (struct task_work){.whole = !a->known, .mark = a->mark, .last = k->t};
     k->state = TASK_BEGUN;
+    if (leads)
+        lead(k, deliver_items_max((int64_t)a->newest_cap));
 }
 
 int apply_slice(struct apply *a, struct task *k, bool *done, struct err *e)
@@ -362,6 +422,11 @@ void apply_abandon(struct apply *a, struct task *k)
     leave_list(a, k);
     lists_abort(a->lists, k->work.loading);
     k->work = (struct task_work){.loading = NULL};
+    for (struct task *x = apply_next_led(k), *next; x; x = next) {
+        next = apply_next_led(x);
+        x->leader = NULL;
+        x->state = TASK_WAITING;
+    }
 }
 
 int apply_user(struct apply *a, const struct change *c, uint32_t who, struct err *e)

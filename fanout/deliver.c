@@ -17,7 +17,8 @@ struct group {
 struct call {
     enum script script;
     ts_t t;
-    item_id item;
+    struct deliver_item items[DELIVER_ITEMS_MAX];
+    unsigned n_items;          /* at least one; SCRIPT_DELIVER_MANY: several */
     unsigned n_groups, weight; /* weight: of all its timelines */
     uint8_t bucket[BUCKETS];
     unsigned count[DELIVER_GROUPS]; /* timelines of each group; of SCRIPT_PROGRESS there are none */
@@ -32,8 +33,13 @@ struct deliver {
     /* the call being put together */
     enum script script;
     ts_t t;
-    item_id item;
-    char t_text[TS_TEXT_SIZE], id[ITEM_ID_TEXT_SIZE], score[ITEM_ID_TEXT_SIZE + 1];
+    char t_text[TS_TEXT_SIZE];
+    struct deliver_item items[DELIVER_ITEMS_MAX];
+    struct {
+        char t[TS_TEXT_SIZE], id[ITEM_ID_TEXT_SIZE], score[ITEM_ID_TEXT_SIZE + 1];
+    } item_text[DELIVER_ITEMS_MAX];
+    unsigned n_items;
+    char n_items_text[12];
     char seen[TS_TEXT_SIZE]; /* of SCRIPT_PROGRESS */
     bool tell;               /* some of the timelines are of known readers */
     char user[NAME_MAX_BYTES + 1];
@@ -62,10 +68,15 @@ struct deliver {
     unsigned in_flight; /* timelines of the calls sent */
 };
 
+unsigned deliver_items_max(int64_t cap)
+{
+    int64_t step = cap / 4 < DELIVER_ITEMS_MAX ? cap / 4 : DELIVER_ITEMS_MAX;
+    return step > 1 ? (unsigned)step : 1;
+}
+
 int64_t deliver_timeline_high(int64_t cap)
 {
-    int64_t step = cap / 4 < 6 ? cap / 4 : 6;
-    return cap + (step > 1 ? step : 1) + 1;
+    return cap + deliver_items_max(cap) + 1;
 }
 
 struct deliver *deliver_new(const struct deliver_options *o)
@@ -79,7 +90,7 @@ struct deliver *deliver_new(const struct deliver_options *o)
     d->max_keys = d->o.batch_keys + DELIVER_GROUPS;
     if (d->max_keys < BUCKETS)
         d->max_keys = BUCKETS; /* a call for progress names records only, but all of them */
-    size_t args = d->max_keys + 6 + (size_t)o->timeline_cap + 4 * BUCKETS;
+    size_t args = d->max_keys + 6 + 3 * DELIVER_ITEMS_MAX + (size_t)o->timeline_cap + 4 * BUCKETS;
     d->turn.ids = mem_zero((size_t)o->timeline_cap, sizeof *d->turn.ids);
     d->keys = mem_zero(d->max_keys, sizeof *d->keys);
     d->key_len = mem_zero(d->max_keys, sizeof *d->key_len);
@@ -108,17 +119,34 @@ void deliver_free(struct deliver *d)
     free(d);
 }
 
-void deliver_begin(struct deliver *d, enum script s, ts_t t, item_id id)
+static void begin(struct deliver *d, enum script s, const struct deliver_item *at, unsigned n)
 {
-    assert(d->n_keys == 0 && s <= SCRIPT_PROGRESS);
+    assert(d->n_keys == 0 && s <= SCRIPT_PROGRESS && n >= 1 && n <= DELIVER_ITEMS_MAX);
     d->script = s;
     d->weight = 1;
     d->most_keys = d->o.batch_keys;
-    d->t = t;
-    d->item = id;
-    ts_format(t, d->t_text);
-    ids_format(id, d->id);
-    snprintf(d->score, sizeof d->score, "-%s", d->id);
+    d->t = at[n - 1].t;
+    ts_format(d->t, d->t_text);
+    memcpy(d->items, at, n * sizeof *at);
+    d->n_items = n;
+    snprintf(d->n_items_text, sizeof d->n_items_text, "%u", n);
+    for (unsigned i = 0; i < n; i++) {
+        ts_format(at[i].t, d->item_text[i].t);
+        ids_format(at[i].id, d->item_text[i].id);
+        snprintf(d->item_text[i].score, sizeof d->item_text[i].score, "-%s", d->item_text[i].id);
+    }
+}
+
+void deliver_begin(struct deliver *d, enum script s, ts_t t, item_id id)
+{
+    begin(d, s, &(struct deliver_item){t, id}, 1);
+}
+
+void deliver_begin_items(struct deliver *d, const struct deliver_item *at, unsigned n)
+{
+    assert(n <= deliver_items_max(d->o.timeline_cap));
+    begin(d, n > 1 ? SCRIPT_DELIVER_MANY : SCRIPT_DELIVER, at, n);
+    d->weight = n > 2 ? 2 : 1;
 }
 
 void deliver_begin_pull(struct deliver *d, ts_t t, const char *target)
@@ -175,16 +203,21 @@ static void note_dropped(struct deliver *d, const struct call *c, unsigned i, bo
     }
 }
 
-/* "user reason": a timeline that was left out. */
+/* "user reason": a timeline that was left out, of each item of the call. */
 static void note_left_out(struct deliver *d, const struct call *c, unsigned bucket, const char *text)
 {
-    struct deliver_failure f = {.script = c->script, .t = c->t, .item = c->item, .bucket = bucket};
+    bool many = c->script == SCRIPT_DELIVER_MANY; /* each is tried again for itself */
+    struct deliver_failure f = {.script = many ? SCRIPT_DELIVER : c->script, .bucket = bucket};
     size_t n = strcspn(text, " ");
     if (text[n] == '\0' || n > NAME_MAX_BYTES || !d->o.left_out)
         return;
     memcpy(f.user, text, n);
     snprintf(f.why, sizeof f.why, "redis: %s", text + n + 1);
-    d->o.left_out(d->o.arg, &f);
+    for (unsigned i = 0; i < c->n_items; i++) {
+        f.t = c->items[i].t;
+        f.item = c->items[i].id;
+        d->o.left_out(d->o.arg, &f);
+    }
 }
 
 /* Places of absent timelines, and texts about those left out. */
@@ -272,8 +305,8 @@ static void note_failed(struct deliver *d, const struct call *c, const struct er
 {
     for (unsigned i = 0; i < c->n_groups; i++)
         d->failed[c->bucket[i]] = true;
-    d->failure =
-        (struct deliver_failure){.script = c->script, .t = c->t, .item = c->item, .bucket = c->bucket[0]};
+    d->failure = (struct deliver_failure){
+        .script = c->script, .t = c->items[0].t, .item = c->items[0].id, .bucket = c->bucket[0]};
     if (c->script == SCRIPT_DROP)
         strcpy(d->failure.user, c->user);
     snprintf(d->failure.why, sizeof d->failure.why, "%s", e->msg);
@@ -334,6 +367,32 @@ static void put_turn(struct deliver *d, int *argc)
         arg(d, argc, d->turn.ids[i]);
 }
 
+static void put_trim(struct deliver *d, int *argc)
+{
+    arg(d, argc, d->cap);
+    arg(d, argc, d->high);
+    arg(d, argc, d->tell ? "1" : "0");
+}
+
+static void put_items(struct deliver *d, int *argc)
+{
+    if (d->script == SCRIPT_DELIVER || d->script == SCRIPT_REMOVE)
+        arg(d, argc, d->item_text[0].id);
+    if (d->script == SCRIPT_DELIVER) {
+        arg(d, argc, d->item_text[0].score);
+        put_trim(d, argc);
+    }
+    if (d->script != SCRIPT_DELIVER_MANY)
+        return;
+    put_trim(d, argc);
+    arg(d, argc, d->n_items_text);
+    for (unsigned i = 0; i < d->n_items; i++) {
+        arg(d, argc, d->item_text[i].t);
+        arg(d, argc, d->item_text[i].id);
+        arg(d, argc, d->item_text[i].score);
+    }
+}
+
 static int put_arguments(struct deliver *d)
 {
     int argc = 0;
@@ -345,14 +404,7 @@ static int put_arguments(struct deliver *d)
     if (progress)
         arg(d, &argc, d->seen);
     arg(d, &argc, d->t_text);
-    if (d->script == SCRIPT_DELIVER || d->script == SCRIPT_REMOVE)
-        arg(d, &argc, d->id);
-    if (d->script == SCRIPT_DELIVER) {
-        arg(d, &argc, d->score);
-        arg(d, &argc, d->cap);
-        arg(d, &argc, d->high);
-        arg(d, &argc, d->tell ? "1" : "0");
-    }
+    put_items(d, &argc);
     if (d->script == SCRIPT_PULL || d->script == SCRIPT_PUSH)
         put_turn(d, &argc);
     for (unsigned i = 0; i < d->n_groups; i++) {
@@ -372,7 +424,8 @@ static void note_sent(struct deliver *d)
     struct call *c = &d->sent[(d->first_sent + d->n_sent++) % d->o.window];
     c->script = d->script;
     c->t = d->t;
-    c->item = d->item;
+    memcpy(c->items, d->items, sizeof c->items);
+    c->n_items = d->n_items;
     memcpy(c->user, d->user, sizeof c->user);
     c->n_groups = d->n_groups;
     for (unsigned i = 0; i < d->n_groups; i++) {
@@ -384,7 +437,8 @@ static void note_sent(struct deliver *d)
     d->in_flight += c->weight;
     memcpy(c->who, d->who, (d->n_keys - d->n_groups) * sizeof *c->who);
     metrics_add(d->o.metrics, M_SCRIPTS, d->script, 1);
-    metrics_add(d->o.metrics, M_TIMELINES, d->script, d->n_keys - d->n_groups);
+    metrics_add(d->o.metrics, M_TIMELINES, d->script == SCRIPT_DELIVER_MANY ? SCRIPT_DELIVER : d->script,
+                (uint64_t)(d->n_keys - d->n_groups) * d->n_items);
 }
 
 static int send_call(struct deliver *d, struct err *e)

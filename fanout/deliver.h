@@ -73,6 +73,16 @@ void deliver_free(struct deliver *d);
  * SCRIPT_DROP; t the change's time. */
 void deliver_begin(struct deliver *d, enum script s, ts_t t, item_id id);
 
+/* deliver_begin_items() is for n items (1 to deliver_items_max()) that go to the same timelines, in the order
+ * of their times. */
+struct deliver_item {
+    ts_t t;
+    item_id id;
+};
+#define DELIVER_ITEMS_MAX 6
+void deliver_begin_items(struct deliver *d, const struct deliver_item *at, unsigned n);
+unsigned deliver_items_max(int64_t cap);
+
 /* deliver_begin_pull() and deliver_begin_push() say that the next timelines are those of a target that turned
  * at t (SCRIPT_PULL, SCRIPT_PUSH). ids: its newest n (at most timeline_cap), copied; floor: the next older
  * one, 0 for none. */

@@ -317,8 +317,11 @@ static int do_slice(struct engine *g, struct err *e)
     if (!done)
         return 0;
     troubles_end_task(g->troubles, k);
-    note_applied(g, k->what == PLAN_ITEM ? APPLIED_ITEM : APPLIED_TURN, k->t, k->id, k->read_us);
-    tasks_done(g->tasks, k);
+    for (struct task *next; k; k = next) {
+        next = apply_next_led(k);
+        note_applied(g, k->what == PLAN_ITEM ? APPLIED_ITEM : APPLIED_TURN, k->t, k->id, k->read_us);
+        tasks_done(g->tasks, k);
+    }
     return 0;
 }
 

@@ -181,6 +181,7 @@ void tasks_restart(struct tasks *q)
             wait_for_turn(q, k, false);
         }
         k->state = TASK_WAITING;
+        k->leader = NULL;
     }
 }
 

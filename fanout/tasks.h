@@ -22,6 +22,7 @@ struct task_work {
     bool started;    /* the present target */
     unsigned target; /* the present one of `targets` */
     uint32_t mark;   /* of the readers whom it has met */
+    ts_t last;       /* its time, or that of the last one that is done with it */
     unsigned bucket; /* where the next range begins */
     bool in_range;
     struct audience audience; /* reading from MongoDB ... */
@@ -38,7 +39,8 @@ struct task {
     enum plan_what what;
     ts_t t;
     item_id id;
-    int64_t read_us; /* monotonic: when it was read from the log */
+    int64_t read_us;     /* monotonic: when it was read from the log */
+    struct task *leader; /* it is done together with this one, which is before it in the queue */
     struct task_work work;
     unsigned n_add, n_remove; /* of targets: the first, and those behind them */
     struct task_target {

@@ -318,6 +318,52 @@ static void an_item_is_delivered_where_a_timeline_is_and_nowhere_else(void **sta
     assert_string_equal(record(w, "seen"), T(30));
 }
 
+static long long deliver_three(struct world *w, ts_t t, long long n, const char *user)
+{
+    return one(CALL(SCRIPT_DELIVER_MANY, "2", bk(BUCKET), tl(user), T(t + 2), "8", "12", "0", "3", T(t),
+                    "500", "-500", T(t + 1), "400", "-400", T(t + 2), "600", "-600", T(1), num(n), "1"));
+}
+
+static void several_items_are_delivered_at_once_each_where_it_is_newer_than_the_rebuild(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    ready(w, "late", 30);
+    ready(w, "later", 33);
+    assert_int_equal(deliver_three(w, 30, 0, "u"), 1);
+    assert_string_equal(members(w, "u"), "600 500 400 f0");
+    assert_int_equal(deliver_three(w, 30, 1, "late"), 1);
+    assert_string_equal(members(w, "late"), "600 400 f0");
+    assert_int_equal(deliver_three(w, 30, 2, "later"), 1);
+    assert_string_equal(members(w, "later"), "f0");
+    assert_int_equal(deliver_three(w, 30, 3, "absent"), 1);
+    assert_int_equal(INTEGER("EXISTS", tl("absent"), pf("absent")), 0);
+    assert_string_equal(record(w, "n"), "4");
+    assert_string_equal(record(w, "seen"), T(32));
+    assert_int_equal(deliver_three(w, 30, 3, "u"), 0);
+}
+
+static void several_items_at_once_never_outgrow_the_cap(void **state)
+{
+    struct world *w = *state;
+    char id[3][16], score[3][16];
+    ready(w, "u", 20);
+    RUN("CONFIG", "SET", "zset-max-listpack-entries", "12");
+    for (int i = 0; i < 30; i++) {
+        for (int k = 0; k < 3; k++) {
+            snprintf(id[k], sizeof id[k], "%d", 1000 + 3 * i + k);
+            snprintf(score[k], sizeof score[k], "-%d", 1000 + 3 * i + k);
+        }
+        assert_int_equal(one(CALL(SCRIPT_DELIVER_MANY, "2", bk(BUCKET), tl("u"), T(30 + (ts_t)i), "8", "12",
+                                  "0", "3", T(30 + (ts_t)i), id[0], score[0], T(30 + (ts_t)i), id[1],
+                                  score[1], T(30 + (ts_t)i), id[2], score[2], T(1), num(i), "1")),
+                         1);
+        assert_in_range(INTEGER("ZCARD", tl("u")), 4, 12);
+    }
+    assert_string_equal(TEXT("OBJECT", "ENCODING", tl("u")), "listpack");
+    assert_string_equal(members(w, "u"), "1089 1088 1087 1086 1085 1084 1083 1082 1081 1080 1079 f1078");
+}
+
 static void another_epoch_or_count_is_refused_and_changes_nothing(void **state)
 {
     struct world *w = *state;
@@ -911,6 +957,7 @@ static void a_random_life_of_a_timeline_agrees_with_the_model(void **state)
     assert_true(total.flushed > 3);
     assert_true(total.adopted > 10);
     assert_true(total.landed_while_building > 20);
+    assert_true(total.together > 100);
 }
 
 /* ---- touch and evict ---- */
@@ -1155,6 +1202,8 @@ int main(void)
 #define FRESH(f) cmocka_unit_test_setup(f, setup)
     const struct CMUnitTest tests[] = {
         FRESH(an_item_is_delivered_where_a_timeline_is_and_nowhere_else),
+        FRESH(several_items_are_delivered_at_once_each_where_it_is_newer_than_the_rebuild),
+        FRESH(several_items_at_once_never_outgrow_the_cap),
         FRESH(another_epoch_or_count_is_refused_and_changes_nothing),
         FRESH(without_a_record_everything_is_refused),
         FRESH(a_refused_group_does_not_harm_the_others_of_its_call),

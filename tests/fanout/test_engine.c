@@ -396,6 +396,36 @@ static void only_followers_with_a_timeline_are_named_to_redis(void **state)
     assert_false(rig_exists(&rig, "u77"));
 }
 
+static void items_that_wait_for_the_same_timelines_are_delivered_together(void **state)
+{
+    (void)state;
+    enum { AUDIENCE = 300, PUBLISHES = 40 };
+    char user[32];
+    start(&a, "fanout-1");
+    UNTIL(&rig, node_is_ready, &a);
+    rig_edges(&rig, "u", AUDIENCE, "p:big");
+    rig_edge(&rig, "odd", "t:odd");
+    for (unsigned i = 0; i < AUDIENCE; i++) {
+        snprintf(user, sizeof user, "u%u", i);
+        make_timeline(user);
+    }
+    make_timeline("odd");
+    UNTIL(&rig, readers_are_known, &a);
+    progress_reaches(rig_publish(&rig, 1, "big", ""));
+    ts_t last = 0;
+    for (item_id id = 1; id <= PUBLISHES; id++)
+        last = rig_publish(&rig, 1000 + id, "big", id % 10 == 0 ? "odd" : "");
+    progress_reaches(last);
+    assert_true(metrics_get(a.metrics, M_SCRIPTS, SCRIPT_DELIVER_MANY) > 0);
+    for (unsigned i = 0; i < AUDIENCE; i += 7) {
+        snprintf(user, sizeof user, "u%u", i);
+        for (item_id id = 1; id <= PUBLISHES; id++)
+            assert_true(rig_holds(&rig, user, 1000 + id));
+        assert_int_equal(rig_count(&rig, user), PUBLISHES + 2);
+    }
+    assert_int_equal(rig_count(&rig, "odd"), PUBLISHES / 10 + 1);
+}
+
 static bool has_small(void *arg)
 {
     (void)arg;
@@ -421,7 +451,7 @@ static void a_small_publisher_waits_for_no_huge_audience(void **state)
     progress_reaches(rig_publish(&rig, 100, "small", ""));
     ts_t last = 0;
     for (item_id id = 1; id <= PUBLISHES; id++)
-        last = rig_publish(&rig, 1000 + id, "big", "");
+        last = rig_publish(&rig, 1000 + id, "big", id % 2 ? "odd" : "even"); /* so that each goes by itself */
     rig_publish(&rig, 5000, "small", "");
     UNTIL(&rig, has_small, NULL);
     unsigned without = 0;
@@ -668,6 +698,7 @@ int main(void)
         T(mongod_killed_and_restarted_is_waited_for),
         T(two_fanouts_share_and_every_follower_is_served_once),
         T(only_followers_with_a_timeline_are_named_to_redis),
+        T(items_that_wait_for_the_same_timelines_are_delivered_together),
         T(a_small_publisher_waits_for_no_huge_audience),
         T(a_turn_reaches_all_its_followers_timelines_and_no_others),
         T(an_item_of_a_pulled_and_a_pushed_target_goes_to_those_of_the_pushed),

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define CAP    8
-#define HIGH   11
+#define HIGH   12
 #define BUCKET 3
 #define USER   "reader"
 #define EVENTS 6000
@@ -229,10 +229,50 @@ static int exists(struct model *m, bool *out)
     return 0;
 }
 
+/* Up to three items that join one after the other, by one script. */
+static int apply_joins(struct model *m)
+{
+    char t[3][TS_TEXT_SIZE], id[3][16], score[3][16], e[TS_TEXT_SIZE], n[24], m_text[4];
+    const char *argv[22] = {"2", m->bk, m->tl, NULL, "8", "12", "0", m_text};
+    int k = 0, at = 8;
+    for (; k < 3 && m->applied + k < m->n_events && m->events[m->applied + k].kind == JOIN; k++) {
+        ts_format((ts_t)m->applied + 2 + (ts_t)k, t[k]);
+        snprintf(id[k], sizeof id[k], "%d", m->events[m->applied + k].id);
+        snprintf(score[k], sizeof score[k], "-%d", m->events[m->applied + k].id);
+        argv[at++] = t[k];
+        argv[at++] = id[k];
+        argv[at++] = score[k];
+    }
+    if (k == 0)
+        return 0;
+    argv[3] = t[k - 1];
+    snprintf(m_text, sizeof m_text, "%d", k);
+    ts_format(m->epoch, e);
+    snprintf(n, sizeof n, "%lld", m->n);
+    argv[at++] = e;
+    argv[at++] = n;
+    argv[at] = "1";
+    redisReply *r;
+    if (call(m, SCRIPT_DELIVER_MANY, argv, &r) < 0)
+        return -1;
+    bool done = r->element[0]->integer == 1;
+    freeReplyObject(r);
+    if (!done) {
+        m->counts->refused++;
+        return adopt(m, false);
+    }
+    m->n++;
+    m->applied += k;
+    m->counts->together += k > 1;
+    return 0;
+}
+
 static int apply_next(struct model *m)
 {
     if (m->applied == m->n_events)
         return 0;
+    if (m->events[m->applied].kind == JOIN && roll(m, 4) == 0)
+        return apply_joins(m);
     const struct event *ev = &m->events[m->applied];
     static const enum script scripts[] = {
         [JOIN] = SCRIPT_DELIVER, [LEAVE] = SCRIPT_REMOVE, [GRAPH] = SCRIPT_DROP};

@@ -14,7 +14,7 @@
 /* How often what happened, so that a test can see that it did. */
 struct model_counts {
     long judged, floors_crossed, trimmed, finished, tokens_lost, dropped, refused, flushed, adopted,
-        landed_while_building;
+        landed_while_building, together;
 };
 
 /* timeline_model_run() lives through steps with a random generator seeded by seed; Redis is empty. 0, or -1
