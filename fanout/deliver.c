@@ -137,6 +137,18 @@ static void begin(struct deliver *d, enum script s, const struct deliver_item *a
     }
 }
 
+unsigned deliver_items_weight(unsigned n)
+{
+    return n > 1 ? (2 * n + 2) / 3 : 1;
+}
+
+static void weigh(struct deliver *d, unsigned weight)
+{
+    unsigned most = DELIVER_CALL / weight;
+    d->weight = weight;
+    d->most_keys = most < d->o.batch_keys ? most : d->o.batch_keys;
+}
+
 void deliver_begin(struct deliver *d, enum script s, ts_t t, item_id id)
 {
     begin(d, s, &(struct deliver_item){t, id}, 1);
@@ -146,7 +158,7 @@ void deliver_begin_items(struct deliver *d, const struct deliver_item *at, unsig
 {
     assert(n <= deliver_items_max(d->o.timeline_cap));
     begin(d, n > 1 ? SCRIPT_DELIVER_MANY : SCRIPT_DELIVER, at, n);
-    d->weight = n > 2 ? 2 : 1;
+    weigh(d, deliver_items_weight(n));
 }
 
 void deliver_begin_pull(struct deliver *d, ts_t t, const char *target)
@@ -166,8 +178,7 @@ void deliver_begin_push(struct deliver *d, ts_t t, const char *target, const ite
     for (size_t i = 0; i < n; i++)
         ids_format(ids[i], d->turn.ids[i]);
     d->turn.n = (unsigned)n;
-    d->weight = DELIVER_PUSH_WEIGHT;
-    d->most_keys = d->o.batch_keys / DELIVER_PUSH_WEIGHT ? d->o.batch_keys / DELIVER_PUSH_WEIGHT : 1;
+    weigh(d, DELIVER_PUSH_WEIGHT);
 }
 
 /* ---- answers ---- */

@@ -20,10 +20,12 @@
 #define DELIVER_GROUPS                                                                                       \
     16 /* buckets in one call; more gain nothing (facts: 329-349 thousand a second at sixteen) */
 
-/* Timelines of calls sent and not answered, at most: what a small delivery may find before it, about 6 ms of
- * Redis. */
-#define DELIVER_IN_FLIGHT   2000
-#define DELIVER_PUSH_WEIGHT 20 /* as many of these is a timeline that a whole target is merged into */
+/* What a small delivery may find before it: no call is sent while more than so much is unanswered, in visits
+ * of a timeline with one item, each some 4 us of Redis. Enough to keep Redis at work. */
+#define DELIVER_IN_FLIGHT   600
+#define DELIVER_CALL        500            /* in one call */
+#define DELIVER_PUSH_WEIGHT 20             /* of a visit that merges a whole target */
+unsigned deliver_items_weight(unsigned n); /* of a visit with n items */
 
 struct deliver;
 
