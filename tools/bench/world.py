@@ -24,6 +24,11 @@ PR_SET_PDEATHSIG = 1
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
+def rfc3339(seconds):
+    ms = int(seconds * 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms // 1000)) + ".%03dZ" % (ms % 1000)
+
+
 class Failed(Exception):
     """The measurement can't go on; the text says why."""
 
@@ -191,11 +196,13 @@ class Stack:
         return answer.getheader("Feed-Position")
 
     def publish(self, publisher, tag, n, text="b" * 200):
-        """n items in requests of up to 1,000; the position of the last one."""
-        position = None
+        """n items in requests of up to 1,000, a millisecond apart, the last one now: each is the newest when it comes, as it is
+        when they are published one by one; within one millisecond ids are in no order. The position of the last one."""
+        position, began = None, time.time() - n / 1000
         for first in range(0, n, 1000):
             position = self.lines("/v1/items/bulk", [
-                json.dumps({"publisher": publisher, "external_id": "%s-%d" % (tag, i), "title": "Item %d" % i, "body": text})
+                json.dumps({"publisher": publisher, "external_id": "%s-%d" % (tag, i), "title": "Item %d" % i, "body": text,
+                            "published_at": rfc3339(began + i / 1000)})
                 for i in range(first, min(n, first + 1000))])
         return position
 
