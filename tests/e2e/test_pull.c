@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/keys.h"
 #include "tests/support/e2e_stack.h"
 
@@ -151,9 +152,18 @@ static size_t entries(const char *user)
     return t.entries;
 }
 
+/* Each later than the one before: within a millisecond ids are in no order. */
+static int64_t next_ms(void)
+{
+    static int64_t last;
+    if (last == 0)
+        last = clock_wall_ms() - 5000;
+    return ++last;
+}
+
 static void publish(const char *publisher, const char *title, const char *topics, ts_t *position)
 {
-    e2e_publish(&stack.apis[0], publisher, NULL, title, topics, 0, position);
+    e2e_publish(&stack.apis[0], publisher, NULL, title, topics, next_ms(), position);
 }
 
 /* ---- tests ---- */
@@ -219,7 +229,7 @@ static void an_item_leaves_a_pulled_topic_and_comes_back(void **state)
     followed_by("t:big", 4);
     until_mode("t:big", "pull");
     assert_string_equal(feed("u0", 0), "");
-    item_id id = e2e_publish(&stack.apis[0], "any", NULL, "x1", "[\"big\"]", 0, &position);
+    item_id id = e2e_publish(&stack.apis[0], "any", NULL, "x1", "[\"big\"]", next_ms(), &position);
     publish("any", "x2", "[\"big\"]", &position);
     reached("u0", position);
     assert_string_equal(feed("u0", 0), "x2 x1");
