@@ -5,11 +5,16 @@
 #define FEEDMILL_CLOCK_H
 
 #include <stdint.h>
+#include <time.h>
 #include "common/err.h"
 
 int64_t clock_wall_ms(void); /* ms since 1970-01-01 UTC */
 int64_t clock_mono_ms(void); /* ms of a clock that never jumps; comparable within one boot of the machine */
 int64_t clock_mono_us(void);
+
+/* clock_deadline_in() is the time ms (0 or more) from now, for a pthread_cond_timedwait() on CLOCK_MONOTONIC.
+ */
+struct timespec clock_deadline_in(int64_t ms);
 
 #define CLOCK_RFC3339_SIZE 32
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include "common/clock.h"
 #include "common/mem.h"
 
 #define FAILED_PAUSE_MS 10 /* the tail backs off by itself when mongod is gone, but not after every error */
@@ -35,17 +36,6 @@ struct log_reader {
     bool lost; /* the thread has ended; `why_lost` comes after all else */
     struct err why_lost;
 };
-
-static void deadline_in(int64_t ms, struct timespec *ts)
-{
-    clock_gettime(CLOCK_MONOTONIC, ts);
-    ts->tv_sec += ms / 1000;
-    ts->tv_nsec += ms % 1000 * 1000000;
-    if (ts->tv_nsec >= 1000000000) {
-        ts->tv_sec++;
-        ts->tv_nsec -= 1000000000;
-    }
-}
 
 static unsigned queued(const struct log_reader *r)
 {
@@ -97,7 +87,7 @@ static bool note_failed(struct log_reader *r, const struct err *why)
     }
     r->down = true;
     pthread_cond_signal(&r->more);
-    deadline_in(FAILED_PAUSE_MS, &until);
+    until = clock_deadline_in(FAILED_PAUSE_MS);
     while (!r->stop && !r->lost) {
         if (pthread_cond_timedwait(&r->room, &r->lock, &until) != 0)
             break;
@@ -229,7 +219,7 @@ int log_reader_next(struct log_reader *r, struct change *out, int64_t wait_ms, s
     struct timespec until;
     pthread_mutex_lock(&r->lock);
     if (wait_ms > 0 && !has_news(r)) {
-        deadline_in(wait_ms, &until);
+        until = clock_deadline_in(wait_ms);
         while (!has_news(r) && pthread_cond_timedwait(&r->more, &r->lock, &until) == 0) {
         }
     }

@@ -7,6 +7,7 @@
 #include <time.h>
 #include "common/keys.h"
 #include "common/log.h"
+#include "common/clock.h"
 #include "common/mem.h"
 
 #define LOOK_EVERY_MS 250
@@ -277,14 +278,7 @@ static bool stopping(struct room *r)
 /* Sleeps; answers false when the thread has to end. */
 static bool pause_ms(struct room *r, int64_t ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_nsec -= 1000000000;
-        until.tv_sec++;
-    }
+    struct timespec until = clock_deadline_in(ms);
     pthread_mutex_lock(&r->lock);
     while (!r->stopping && pthread_cond_timedwait(&r->stop, &r->lock, &until) != ETIMEDOUT)
         ;

@@ -98,21 +98,9 @@ void shares_look(struct shares *s, struct shares_view *out)
     pthread_mutex_unlock(&s->lock);
 }
 
-static void deadline_in(int64_t ms, struct timespec *ts)
-{
-    clock_gettime(CLOCK_MONOTONIC, ts);
-    ts->tv_sec += ms / 1000;
-    ts->tv_nsec += (ms % 1000) * 1000000;
-    if (ts->tv_nsec >= 1000000000) {
-        ts->tv_sec++;
-        ts->tv_nsec -= 1000000000;
-    }
-}
-
 void shares_wait(struct shares *s, uint64_t version, int64_t ms)
 {
-    struct timespec until;
-    deadline_in(ms, &until);
+    struct timespec until = clock_deadline_in(ms);
     pthread_mutex_lock(&s->lock);
     while (s->view.version == version && !s->stopping) {
         if (pthread_cond_timedwait(&s->changed, &s->lock, &until) != 0)
@@ -359,8 +347,7 @@ static bool stopping(struct shares *s)
 
 static void pause_for(struct shares *s, int64_t ms)
 {
-    struct timespec until;
-    deadline_in(ms, &until);
+    struct timespec until = clock_deadline_in(ms);
     pthread_mutex_lock(&s->lock);
     while (!s->stopping && pthread_cond_timedwait(&s->changed, &s->lock, &until) == 0)
         ;

@@ -107,14 +107,7 @@ bool health_is_down(const struct health *h, enum health_server which)
 /* Sleeps; answers false when the thread has to end. */
 static bool pause_ms(struct health *h, int64_t ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_nsec -= 1000000000;
-        until.tv_sec++;
-    }
+    struct timespec until = clock_deadline_in(ms);
     pthread_mutex_lock(&h->lock);
     int rc = 0;
     while (!h->stopping && rc != ETIMEDOUT)
