@@ -29,8 +29,8 @@ enum script {
      * 1. */
     SCRIPT_DELIVER,
     /* The same for several items. ARGV: the last T, cap, high, tell, m, then m times (T, id, -id), T never
-     * falling, then groups. A timeline that would hold more than `high` is first trimmed; `high` is at least
-     * cap + m + 1. */
+     * falling, then groups. m is less than cap, high more than cap + 1. A timeline that would hold more than
+     * `high` is trimmed before, so that it never does. */
     SCRIPT_DELIVER_MANY,
     /* ARGV: T, id, then groups. Takes the id out where T > R, and counts it in d of pf; a timeline being
        built is dropped instead (its token goes). */

@@ -63,9 +63,9 @@ struct deliver_options {
     void *arg;
 };
 
-/* deliver_timeline_high() answers how many members a timeline holds before a delivery trims it to `cap`:
- * trimming in steps is cheaper than each time, and the sum stays below Redis' listpack limit of 128 for the
- * default of 120. */
+/* deliver_timeline_high() answers how many members a timeline holds at most before a delivery trims it to
+ * `cap`: trimming in steps is cheaper than each time, and the sum stays below Redis' listpack limit of 128
+ * for the default of 120. */
 int64_t deliver_timeline_high(int64_t cap);
 
 struct deliver *deliver_new(const struct deliver_options *o);
@@ -81,7 +81,7 @@ struct deliver_item {
     ts_t t;
     item_id id;
 };
-#define DELIVER_ITEMS_MAX 6
+#define DELIVER_ITEMS_MAX 24
 void deliver_begin_items(struct deliver *d, const struct deliver_item *at, unsigned n);
 unsigned deliver_items_max(int64_t cap);
 

@@ -291,6 +291,13 @@ static int check_time(struct items *s, struct err *e)
     return mongo_conn_left_ms(s->conn) > 1 ? 0 : err_set(e, ERR_TIMEOUT, "no time left");
 }
 
+/* In the order of the request, so that the log tells of the items in that order. */
+static int compare_place(const void *a, const void *b, void *lines)
+{
+    const struct bulk_line *const *at = lines, *x = at[*(const size_t *)a], *y = at[*(const size_t *)b];
+    return (x > y) - (x < y);
+}
+
 /* Lines whose id was taken go round again with another; those whose name was taken meanwhile leave. */
 static int insert_new(struct turn *t, bool *raced, struct err *e)
 {
@@ -301,6 +308,7 @@ static int insert_new(struct turn *t, bool *raced, struct err *e)
                 batch.places[batch.n++] = i;
         if (batch.n == 0)
             break;
+        qsort_r(batch.places, batch.n, sizeof batch.places[0], compare_place, t->lines);
         if (check_time(t->s, e) != 0 || insert_batch(t, &batch, e) != 0)
             return -1;
     }

@@ -343,25 +343,69 @@ static void several_items_are_delivered_at_once_each_where_it_is_newer_than_the_
     assert_int_equal(deliver_three(w, 30, 3, "u"), 0);
 }
 
+/* Six items (ids from `first`, `step` apart) into a timeline of at most 8, with room for 3 more beside its
+ * floor. */
+static void deliver_six(struct world *w, ts_t t, long long n, int first, int step)
+{
+    char text[6][3][32], last[TS_TEXT_SIZE];
+    const char *argv[8 + 18 + 4] = {"2", bk(BUCKET), tl("u"), last, "8", "12", "0", "6"};
+    for (int k = 0; k < 6; k++) {
+        snprintf(text[k][0], sizeof text[k][0], "%s", T(t + (ts_t)k));
+        snprintf(text[k][1], sizeof text[k][1], "%d", first + k * step);
+        snprintf(text[k][2], sizeof text[k][2], "-%d", first + k * step);
+        for (int i = 0; i < 3; i++)
+            argv[8 + 3 * k + i] = text[k][i];
+    }
+    snprintf(last, sizeof last, "%s", text[5][0]);
+    argv[26] = T(1);
+    argv[27] = num(n);
+    argv[28] = "1";
+    assert_int_equal(one(call(w, SCRIPT_DELIVER_MANY, argv)), 1);
+    assert_in_range(INTEGER("ZCARD", tl("u")), 7, 12);
+}
+
 static void several_items_at_once_never_outgrow_the_cap(void **state)
 {
     struct world *w = *state;
-    char id[3][16], score[3][16];
     ready(w, "u", 20);
     RUN("CONFIG", "SET", "zset-max-listpack-entries", "12");
-    for (int i = 0; i < 30; i++) {
-        for (int k = 0; k < 3; k++) {
-            snprintf(id[k], sizeof id[k], "%d", 1000 + 3 * i + k);
-            snprintf(score[k], sizeof score[k], "-%d", 1000 + 3 * i + k);
-        }
-        assert_int_equal(one(CALL(SCRIPT_DELIVER_MANY, "2", bk(BUCKET), tl("u"), T(30 + (ts_t)i), "8", "12",
-                                  "0", "3", T(30 + (ts_t)i), id[0], score[0], T(30 + (ts_t)i), id[1],
-                                  score[1], T(30 + (ts_t)i), id[2], score[2], T(1), num(i), "1")),
-                         1);
-        assert_in_range(INTEGER("ZCARD", tl("u")), 4, 12);
-    }
+    for (int i = 0; i < 30; i++)
+        deliver_six(w, 30 + (ts_t)i, i, 1000 + 6 * i, 1);
+    assert_string_equal(members(w, "u"), "1179 1178 1177 1176 1175 1174 1173 1172 f1171");
     assert_string_equal(TEXT("OBJECT", "ENCODING", tl("u")), "listpack");
-    assert_string_equal(members(w, "u"), "1089 1088 1087 1086 1085 1084 1083 1082 1081 1080 1079 f1078");
+}
+
+static void items_that_are_delivered_again_take_nothing_from_the_others(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    RUN("CONFIG", "SET", "zset-max-listpack-entries", "12");
+    for (int i = 0; i < 3; i++)
+        deliver_six(w, 30 + (ts_t)i, i, 1000 + 6 * i, 1);
+    assert_string_equal(members(w, "u"), "1017 1016 1015 1014 1013 1012 1011 1010 f1009");
+    deliver_six(w, 32, 3, 1012, 1);
+    assert_string_equal(members(w, "u"), "1017 1016 1015 1014 1013 1012 1011 1010 f1009");
+    deliver_six(w, 31, 4, 1006, 1);
+    assert_string_equal(members(w, "u"),
+                        "1017 1016 1015 1014 1013 1012 1011 1010 1009 f1009"); /* not counted */
+    assert_string_equal(TEXT("OBJECT", "ENCODING", tl("u")), "listpack");
+}
+
+static void late_items_among_several_find_their_place(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    RUN("CONFIG", "SET", "zset-max-listpack-entries", "12");
+    for (int i = 0; i < 3; i++)
+        deliver_six(w, 30 + (ts_t)i, i, 1000 + 60 * i, 10);
+    assert_string_equal(members(w, "u"), "1170 1160 1150 1140 1130 1120 1110 1100 f1090");
+    deliver_six(w, 40, 3, 1115, 10); /* 1115 to 1165: between them */
+    assert_memory_equal(members(w, "u"), "1170 1165 1160 1155 1150 1145 1140 1135", 39);
+    deliver_six(w, 50, 4, 1, 1); /* below the floor: they do not count */
+    assert_memory_equal(members(w, "u"), "1170 1165 1160 1155 1150 1145 1140 1135", 39);
+    deliver_six(w, 60, 5, 1180, 1);
+    assert_string_equal(members(w, "u"), "1185 1184 1183 1182 1181 1180 1170 1165 f1160");
+    assert_string_equal(TEXT("OBJECT", "ENCODING", tl("u")), "listpack");
 }
 
 static void another_epoch_or_count_is_refused_and_changes_nothing(void **state)
@@ -1204,6 +1248,8 @@ int main(void)
         FRESH(an_item_is_delivered_where_a_timeline_is_and_nowhere_else),
         FRESH(several_items_are_delivered_at_once_each_where_it_is_newer_than_the_rebuild),
         FRESH(several_items_at_once_never_outgrow_the_cap),
+        FRESH(items_that_are_delivered_again_take_nothing_from_the_others),
+        FRESH(late_items_among_several_find_their_place),
         FRESH(another_epoch_or_count_is_refused_and_changes_nothing),
         FRESH(without_a_record_everything_is_refused),
         FRESH(a_refused_group_does_not_harm_the_others_of_its_call),

@@ -3,7 +3,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -249,6 +251,33 @@ static void a_thousand_new_items_cost_a_few_round_trips(void **state)
     world_close(&w);
 }
 
+/* Whoever tails the log gets them as they stand in the request, whatever their names are. */
+static void new_items_are_stored_in_the_order_of_the_lines(void **state)
+{
+    struct world w;
+    world_open(&w, state);
+    json_t *l = run(&w, ITEM("b10", "1") ITEM("b9", "2") ITEM("c", "3") ITEM("a", "4") ITEM("b1", "5"));
+    bson_t filter = BSON_INITIALIZER, *opts = BCON_NEW("sort", "{", "$natural", BCON_INT32(1), "}",
+                                                       "projection", "{", "t", BCON_INT32(1), "}");
+    mongoc_cursor_t *c =
+        mongoc_collection_find_with_opts(mongo_coll(w.s.conn, COLL_ITEMS), &filter, opts, NULL);
+    const bson_t *doc;
+    size_t n = 0;
+    for (; mongoc_cursor_next(c, &doc); n++) {
+        int64_t id = 0;
+        assert_true(mongo_get_i64(doc, "_id", &id));
+        char want[24];
+        snprintf(want, sizeof want, "%" PRId64, id);
+        assert_string_equal(text(l, n, "id"), want);
+    }
+    assert_int_equal(n, 5);
+    mongoc_cursor_destroy(c);
+    bson_destroy(opts);
+    bson_destroy(&filter);
+    json_decref(l);
+    world_close(&w);
+}
+
 /* A few of many lines are looked up beforehand; those known lines which were not among them are found by the
  * index. */
 static void known_lines_among_many_new_ones_are_found_without_looking_all_up(void **state)
@@ -393,6 +422,7 @@ int main(void)
         cmocka_unit_test(a_line_over_the_cap_harms_only_itself),
         cmocka_unit_test(a_thousand_lines_and_no_more),
         cmocka_unit_test(lines_of_the_same_item_act_in_order),
+        cmocka_unit_test(new_items_are_stored_in_the_order_of_the_lines),
         cmocka_unit_test(a_thousand_new_items_cost_a_few_round_trips),
         cmocka_unit_test(known_lines_among_many_new_ones_are_found_without_looking_all_up),
         cmocka_unit_test(P2_the_same_import_four_times_at_once_stores_each_item_once),

@@ -229,13 +229,13 @@ static int exists(struct model *m, bool *out)
     return 0;
 }
 
-/* Up to three items that join one after the other, by one script. */
+/* Up to six items that join one after the other, by one script. */
 static int apply_joins(struct model *m)
 {
-    char t[3][TS_TEXT_SIZE], id[3][16], score[3][16], e[TS_TEXT_SIZE], n[24], m_text[4];
-    const char *argv[22] = {"2", m->bk, m->tl, NULL, "8", "12", "0", m_text};
+    char t[6][TS_TEXT_SIZE], id[6][16], score[6][16], e[TS_TEXT_SIZE], n[24], m_text[4];
+    const char *argv[8 + 3 * 6 + 4] = {"2", m->bk, m->tl, NULL, "8", "12", "0", m_text};
     int k = 0, at = 8;
-    for (; k < 3 && m->applied + k < m->n_events && m->events[m->applied + k].kind == JOIN; k++) {
+    for (; k < 6 && m->applied + k < m->n_events && m->events[m->applied + k].kind == JOIN; k++) {
         ts_format((ts_t)m->applied + 2 + (ts_t)k, t[k]);
         snprintf(id[k], sizeof id[k], "%d", m->events[m->applied + k].id);
         snprintf(score[k], sizeof score[k], "-%d", m->events[m->applied + k].id);
