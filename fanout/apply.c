@@ -7,7 +7,7 @@
 
 #define REMOVE_BATCH     500
 #define READ_DEADLINE_MS 10000 /* of one read; a batch of the audience takes milliseconds */
-#define SLICE            250   /* visits of a timeline with one item; about 1 ms of Redis */
+#define SLICE            60
 
 void apply_init(struct apply *a, unsigned audience_batch, int64_t timeline_entries)
 {

@@ -22,8 +22,8 @@
 
 /* What a small delivery may find before it: no call is sent while more than so much is unanswered, in visits
  * of a timeline with one item, each some 4 us of Redis. Enough to keep Redis at work. */
-#define DELIVER_IN_FLIGHT   250
-#define DELIVER_CALL        250            /* in one call */
+#define DELIVER_IN_FLIGHT   120
+#define DELIVER_CALL        60
 #define DELIVER_PUSH_WEIGHT 20             /* of a visit that merges a whole target */
 unsigned deliver_items_weight(unsigned n); /* of a visit with n items */
 

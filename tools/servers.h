@@ -71,8 +71,8 @@ void server_set_http_probe(struct server *s, int port, const char *path);
 
 /* ---- Redis ---- */
 
-/* redis_server_new() prepares a Redis on <dir>/redis.sock, without a TCP port: append-only file, fsync every
- * second. dir must exist and be short enough for a socket path (ERR_INVALID). maxmemory in
+/* redis_server_new() prepares a Redis on <dir>/redis.sock, without a TCP port: a snapshot every five
+ * minutes and at its end. dir must exist and be short enough for a socket path (ERR_INVALID). maxmemory in
  * bytes, 0 = none; what would expire next goes when it is full. extra: more options ("--loglevel", "debug",
  * NULL) or NULL. ERR_NOT_FOUND: no redis-server on this machine. Probe: PING answers PONG and the data is
  * loaded. */

@@ -149,7 +149,9 @@ static void start_redis(struct fixture *f)
     struct err e;
     char *dir = make_subdir(f, "redis");
     char *log = mem_printf("%s/redis.log", f->dir);
-    f->redis = redis_server_new(dir, log, 0, NULL, &e);
+    /* What was done before a kill is there after it: harder than starting empty. */
+    const char *options[] = {"--appendonly", "yes", "--save", "", NULL};
+    f->redis = redis_server_new(dir, log, 0, options, &e);
     if (!f->redis) {
         fixture_fail(f, "%s", e.msg);
     }

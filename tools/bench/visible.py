@@ -26,9 +26,10 @@ class Client:
         self.writer.write(("%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n"
                            "%s\r\n" % (method, path, self.key, len(body),
                                        "Content-Type: application/json\r\n" if body else "")).encode() + body)
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 30)
-        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        data = await self.reader.readexactly(length)
+        async with asyncio.timeout(30):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+            data = await self.reader.readexactly(length)
         status = int(head[9:12])
         if status >= 300:
             raise Failed("%s %s: %d %s" % (method, path, status, data[:300].decode()))
@@ -114,9 +115,10 @@ class Watch:
             raise other.exception()
 
     def times(self):
-        """ms from when each publish was due to when each reader saw it; and to the publish's answer."""
+        """ms from when each publish was due to when each reader saw it; to the publish's answer; and from that to the reader."""
         visible = [(seen[i] - due) * 1000 for seen in self.seen.values() for i, due in self.due.items()]
-        return visible, [(self.answered[i] - due) * 1000 for i, due in self.due.items()]
+        after = [(seen[i] - at) * 1000 for seen in self.seen.values() for i, at in self.answered.items()]
+        return visible, [(self.answered[i] - due) * 1000 for i, due in self.due.items()], after
 
 
 def watch(stack, publisher, readers, rate, seconds, seed, beside=None):
