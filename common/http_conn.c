@@ -233,7 +233,6 @@ void conn_new(struct http_server *s, int fd, const struct sockaddr *peer, bool r
     if (s->conns)
         s->conns->prev = c;
     s->conns = c;
-    s->n_conns++;
     conn_enter(c);
     if (refuse)
         conn_fail(c, PROBLEM_OVERLOADED, "too many connections");

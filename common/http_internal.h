@@ -101,11 +101,14 @@ struct http_server {
     size_t n_listeners;
     struct event *tick;
     struct http_conn *conns;
-    size_t n_conns;
+    atomic_size_t n_conns;       /* what was handed over counts too */
+    struct http_server **others; /* who also serve what this one accepts */
+    size_t n_others, turn;
+    struct http_inbox *inbox; /* what another one accepted for this one; NULL: nobody does */
     struct http_exchange *spare;
     size_t n_spare;
-    size_t live; /* exchanges handed out and not released */
-    size_t body_total;
+    atomic_size_t live; /* exchanges handed out and not released; others only read it */
+    struct http_budget own, *budget;
     bool draining;
     bool accept_paused;
     bool freed; /* http_server_free() was called; gone with the last exchange */
@@ -128,6 +131,11 @@ static inline struct http_exchange *http_exchange_of(const struct http_request *
 struct http_exchange *http_exchange_new(struct http_server *s, struct http_conn *c);
 void http_exchange_release(struct http_exchange *x);
 void http_server_forget(struct http_server *s, struct http_conn *c); /* it is out of the list */
+void http_server_count(struct http_server *s, int n);                /* connections more; any thread */
+
+/* http_spread.c */
+void http_spread_accept(struct http_server *s, int fd, const struct sockaddr *peer, int len, bool refuse);
+void http_inbox_free(struct http_server *s);
 
 /* http_conn.c */
 void conn_new(struct http_server *s, int fd, const struct sockaddr *peer, bool refuse);

@@ -156,7 +156,7 @@ static void begin_body(struct http_conn *c)
         conn_fail(c, PROBLEM_TOO_LARGE, "the body is larger than what is taken here");
         return;
     }
-    if (s->body_total + x->head.content_length > s->o.max_body_total) {
+    if (s->budget->body_bytes + x->head.content_length > s->o.max_body_total) {
         conn_fail(c, PROBLEM_OVERLOADED, "too many request bodies are being read");
         return;
     }
@@ -247,12 +247,12 @@ static int append_body(struct http_conn *c, const char *p, size_t n)
         size_t cap = x->body_cap ? x->body_cap : BODY_FIRST;
         while (cap < need)
             cap *= 2;
-        if (c->server->body_total + cap - x->body_cap > c->server->o.max_body_total) {
+        if (c->server->budget->body_bytes + cap - x->body_cap > c->server->o.max_body_total) {
             conn_fail(c, PROBLEM_OVERLOADED, "too many request bodies are being read");
             return -1;
         }
         x->body = mem_grow(x->body, cap, 1);
-        c->server->body_total += cap - x->body_cap;
+        c->server->budget->body_bytes += cap - x->body_cap;
         x->body_cap = cap;
     }
     memcpy(x->body + x->pub.body_len, p, n);

@@ -35,6 +35,14 @@ static void make_id(struct http_server *s, char *out)
     out[16] = '\0';
 }
 
+/* Only its own thread writes it, so this needs no lock on the bus. */
+static size_t note_live(struct http_server *s, int n)
+{
+    size_t live = atomic_load_explicit(&s->live, memory_order_relaxed) + (size_t)n;
+    atomic_store_explicit(&s->live, live, memory_order_relaxed);
+    return live;
+}
+
 struct http_exchange *http_exchange_new(struct http_server *s, struct http_conn *c)
 {
     struct http_exchange *x = s->spare;
@@ -45,7 +53,7 @@ struct http_exchange *http_exchange_new(struct http_server *s, struct http_conn 
         x = mem_zero(1, sizeof *x);
         http_head_init(&x->head);
     }
-    s->live++;
+    note_live(s, 1);
     x->server = s;
     x->conn = c;
     x->next = NULL;
@@ -65,8 +73,9 @@ struct http_exchange *http_exchange_new(struct http_server *s, struct http_conn 
     return x;
 }
 
-static void exchange_free(struct http_exchange *x)
+static void exchange_free(struct http_server *s, struct http_exchange *x)
 {
+    s->budget->body_bytes -= x->body_cap;
     http_head_done(&x->head);
     free(x->body);
     free(x->extra);
@@ -77,7 +86,7 @@ static void exchange_free(struct http_exchange *x)
 static void exchange_reset(struct http_exchange *x)
 {
     if (x->body_cap > KEEP_BODY_CAP) {
-        x->server->body_total -= x->body_cap;
+        x->server->budget->body_bytes -= x->body_cap;
         free(x->body);
         x->body = NULL;
         x->body_cap = 0;
@@ -99,7 +108,7 @@ static void server_destroy(struct http_server *s)
     while (s->spare) {
         struct http_exchange *x = s->spare;
         s->spare = x->next;
-        exchange_free(x);
+        exchange_free(s, x);
     }
     free(s);
 }
@@ -117,14 +126,19 @@ void http_exchange_release(struct http_exchange *x)
         s->spare = x;
         s->n_spare++;
     } else {
-        s->body_total -= x->body_cap;
-        exchange_free(x);
+        exchange_free(s, x);
     }
-    if (--s->live == 0 && s->freed)
+    if (note_live(s, -1) == 0 && s->freed)
         server_destroy(s);
 }
 
 /* --- connections --- */
+
+void http_server_count(struct http_server *s, int n)
+{
+    s->n_conns += (size_t)n;
+    s->budget->connections += (size_t)n;
+}
 
 void http_server_forget(struct http_server *s, struct http_conn *c)
 {
@@ -134,7 +148,7 @@ void http_server_forget(struct http_server *s, struct http_conn *c)
         c->prev->next = c->next;
     else
         s->conns = c->next;
-    s->n_conns--;
+    http_server_count(s, -1);
     if (s->draining && s->n_conns == 0 && s->drained)
         event_active(s->tick, EV_TIMEOUT, 0);
 }
@@ -143,11 +157,11 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
 {
     struct http_server *s = arg;
     (void)l;
-    (void)len;
-    if (s->n_conns >= s->o.max_connections + REFUSED_MAX)
+    size_t open = s->budget->connections;
+    if (open >= s->o.max_connections + REFUSED_MAX)
         close(fd);
     else
-        conn_new(s, fd, peer, s->n_conns >= s->o.max_connections);
+        http_spread_accept(s, fd, peer, len, open >= s->o.max_connections);
 }
 
 /* Out of descriptors: accepting would spin. The next tick tries again. */
@@ -263,6 +277,7 @@ struct http_server *http_server_new(struct event_base *base, const struct http_s
     struct http_server *s = mem_zero(1, sizeof *s);
     s->base = base;
     s->o = *o;
+    s->budget = o->budget ? o->budget : &s->own;
     fill_defaults(&s->o);
     if (getrandom(s->id_state, sizeof s->id_state, 0) != sizeof s->id_state)
         s->id_state[0] = (uint64_t)clock_mono_us() ^ (uint64_t)getpid() << 40;
@@ -310,8 +325,7 @@ int http_server_listen(struct http_server *s, const char *address, uint16_t port
         return -1;
     if (s->n_listeners == HTTP_MAX_LISTENERS)
         return err_set(e, ERR_INVALID, "more than %d listeners", HTTP_MAX_LISTENERS);
-    unsigned flags = LEV_OPT_REUSEABLE | LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC |
-                     (s->o.reuse_port ? LEV_OPT_REUSEABLE_PORT : 0);
+    unsigned flags = LEV_OPT_REUSEABLE | LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC;
     struct evconnlistener *l =
         evconnlistener_new_bind(s->base, on_accept, s, flags, BACKLOG, (struct sockaddr *)&a, len);
     if (l == NULL)
@@ -345,6 +359,8 @@ void http_server_free(struct http_server *s)
     s->drained = NULL;
     free_listeners(s);
     close_all(s);
+    http_inbox_free(s);
+    free(s->others);
     event_free(s->tick);
     s->freed = true;
     if (s->live == 0)
@@ -353,7 +369,7 @@ void http_server_free(struct http_server *s)
 
 size_t http_server_connections(const struct http_server *s)
 {
-    return s->n_conns;
+    return s->budget->connections;
 }
 
 size_t http_server_in_flight(const struct http_server *s)

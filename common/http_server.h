@@ -11,14 +11,15 @@
  * meanwhile, the request stays valid, and must still be answered; the answer is dropped if it can't be sent.
  *
  * Thread: everything here runs on the thread of the event base and must be called on it. For more threads
- * make one server per base, all with reuse_port, so that the kernel spreads the connections. The process must
- * ignore SIGPIPE or not: sends use MSG_NOSIGNAL.
+ * make one server per base, of which one accepts (http_server_spread()). The process must ignore SIGPIPE or
+ * not: sends use MSG_NOSIGNAL.
  */
 #ifndef FEEDMILL_HTTP_SERVER_H
 #define FEEDMILL_HTTP_SERVER_H
 
 #include <http_parser.h> /* enum http_method: HTTP_GET..., http_method_str() */
 #include <stdbool.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "common/err.h"
@@ -56,6 +57,12 @@ struct http_request {
 
 typedef void (*http_request_fn)(struct http_request *r, void *arg);
 
+/* What servers of several threads use together, and their caps are about; {0} at first, and outlives them. */
+struct http_budget {
+    atomic_size_t connections; /* open now */
+    atomic_size_t body_bytes;  /* held for bodies */
+};
+
 struct http_server_options {
     /* head() is called when the head is read, before any of the body is asked for. It may answer r (handle()
      * is not called then, the body is not read) or set max_body, route, user. NULL: none. */
@@ -68,12 +75,12 @@ struct http_server_options {
     void (*on_done)(const struct http_request *r, int status, size_t bytes, int64_t us, void *arg);
     void *arg; /* given to all three */
 
-    bool reuse_port;        /* SO_REUSEPORT on the listeners: one server per thread on the same port */
-    size_t max_connections; /* further ones are answered 503 and closed; 0: 10,000 */
-    size_t max_body;        /* bytes; 0: 128 KiB */
-    size_t max_body_total;  /* bytes of bodies held by all connections; beyond it 503; 0: 256 MiB */
-    size_t max_pipelined;   /* requests of one connection in work at once; 0: 16 */
-    size_t max_unsent;      /* bytes of a stream not yet taken by the client before it is cut off; 0: 8 MiB */
+    struct http_budget *budget; /* borrowed, of all of them; NULL: it has its own */
+    size_t max_connections;     /* further ones are answered 503 and closed; 0: 10,000 */
+    size_t max_body;            /* bytes; 0: 128 KiB */
+    size_t max_body_total;      /* bytes of bodies held by all connections; beyond it 503; 0: 256 MiB */
+    size_t max_pipelined;       /* requests of one connection in work at once; 0: 16 */
+    size_t max_unsent; /* bytes of a stream not yet taken by the client before it is cut off; 0: 8 MiB */
     int64_t head_timeout_ms;   /* from the head's first byte to its end, else 408; 0: 10,000 */
     int64_t idle_timeout_ms;   /* between requests, then closed; 0: 60,000 */
     int64_t stall_timeout_ms;  /* a body or an answer that does not move, then 408 or cut; 0: 10,000 */
@@ -90,6 +97,12 @@ struct http_server *http_server_new(struct event_base *base, const struct http_s
 int http_server_listen(struct http_server *s, const char *address, uint16_t port, uint16_t *bound,
                        struct err *e) MUST_USE;
 
+/* http_server_spread() has connections that s accepts served by whichever of s and n others has the fewest;
+ * each runs on a thread of its own. They share a budget, s listens alone and has to end (drain, free) first.
+ * Once, before any of the loops runs. */
+int http_server_spread(struct http_server *s, struct http_server *const *others, size_t n,
+                       struct err *e) MUST_USE;
+
 /* http_server_drain() stops accepting, closes idle connections, lets the others finish their requests
  * (answered with Connection: close) and calls done (may be NULL) once no connection is left; after
  * deadline_ms what is left is cut off. Streams do not end by themselves: their owner ends them. done is
@@ -101,8 +114,10 @@ bool http_server_is_draining(const struct http_server *s);
  * answered, which does nothing but release them. Not from within head() or handle(). NULL is a no-op. */
 void http_server_free(struct http_server *s);
 
-size_t http_server_connections(const struct http_server *s); /* open now */
-size_t http_server_in_flight(const struct http_server *s);   /* requests being read or answered */
+/* Any thread. */
+size_t
+http_server_connections(const struct http_server *s); /* open now, of all servers that share its budget */
+size_t http_server_in_flight(const struct http_server *s); /* its requests being read or answered */
 
 /* http_request_header() finds a field by name, any case; NULL when absent. Of a field given twice, the first.
  */

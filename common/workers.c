@@ -1,5 +1,6 @@
-/* A queue between the loop and a few threads, and a list of finished jobs back. The loop is woken through an
- * eventfd rather than by activating an event from another thread, so that its event base needs no locks. */
+/* A queue between the loops and a few threads, and a list of finished jobs back to each. A loop is woken
+ * through an eventfd rather than by activating an event from another thread, so that its event base needs no
+ * locks. */
 #include "common/workers.h"
 
 #include <assert.h>
@@ -19,6 +20,7 @@
 
 struct job {
     struct job *next;
+    struct workers *from;
     worker_run_fn run;
     worker_done_fn done;
     void *arg;
@@ -32,19 +34,27 @@ struct job_list {
     unsigned n;
 };
 
-struct workers {
+/* The threads, and what waits for them. */
+struct pool {
     struct workers_options o;
     struct redis_address redis;
     unsigned n_threads;
     pthread_t *threads;
-    int wake_fd;        /* an eventfd: something is in `finished` */
-    struct event *wake; /* on the loop */
+    unsigned loops; /* that have it */
 
-    pthread_mutex_t lock; /* of what follows */
+    pthread_mutex_t lock; /* of what follows, and of `finished` */
     pthread_cond_t more;
-    struct job_list queue, finished;
+    struct job_list queue;
     unsigned busy;
     bool stopping;
+};
+
+/* What one loop has of them. */
+struct workers {
+    struct pool *pool;
+    int wake_fd;        /* an eventfd: something is in `finished` */
+    struct event *wake; /* on the loop */
+    struct job_list finished;
 };
 
 static void list_add(struct job_list *l, struct job *j)
@@ -72,26 +82,26 @@ static struct job *list_take(struct job_list *l)
 
 /* ---- on a worker's thread ---- */
 
-static void job_run(struct workers *ws, struct worker *w, struct job *j)
+static void job_run(struct pool *p, struct worker *w, struct job *j)
 {
-    struct metrics *m = ws->o.metrics;
+    struct metrics *m = p->o.metrics;
     int64_t begun = clock_mono_us();
-    metrics_observe_us(m, ws->o.wait_seconds, 0, begun - j->queued_us);
+    metrics_observe_us(m, p->o.wait_seconds, 0, begun - j->queued_us);
     int64_t left = j->deadline - begun / 1000;
     j->expired = left <= 0;
     if (j->expired) {
-        metrics_add(m, ws->o.expired, 0, 1);
+        metrics_add(m, p->o.expired, 0, 1);
         return;
     }
     /* The pool has a client for each worker, so this neither waits nor fails unless somebody leaks one. */
-    if (ws->o.mongo != NULL && mongo_conn_get(ws->o.mongo, &w->mongo, NULL) < 0)
+    if (p->o.mongo != NULL && mongo_conn_get(p->o.mongo, &w->mongo, NULL) < 0)
         w->mongo = NULL;
     if (w->mongo != NULL)
         mongo_conn_deadline(w->mongo, left);
     j->run(w, j->arg);
     mongo_conn_put(w->mongo);
     w->mongo = NULL;
-    metrics_observe_us(m, ws->o.run_seconds, 0, clock_mono_us() - begun);
+    metrics_observe_us(m, p->o.run_seconds, 0, clock_mono_us() - begun);
 }
 
 static void wake_loop(struct workers *ws)
@@ -106,28 +116,28 @@ static void wake_loop(struct workers *ws)
 
 static void *worker_main(void *arg)
 {
-    struct workers *ws = arg;
-    struct worker w = {.app = ws->o.app, .redis = redis_new(&ws->redis, REDIS_TIMEOUT_MS)};
-    pthread_mutex_lock(&ws->lock);
+    struct pool *p = arg;
+    struct worker w = {.app = p->o.app, .redis = redis_new(&p->redis, REDIS_TIMEOUT_MS)};
+    pthread_mutex_lock(&p->lock);
     for (;;) {
-        struct job *j = list_take(&ws->queue);
-        if (j == NULL && ws->stopping)
+        struct job *j = list_take(&p->queue);
+        if (j == NULL && p->stopping)
             break;
         if (j == NULL) {
-            pthread_cond_wait(&ws->more, &ws->lock);
+            pthread_cond_wait(&p->more, &p->lock);
             continue;
         }
-        ws->busy++;
-        pthread_mutex_unlock(&ws->lock);
-        job_run(ws, &w, j);
-        pthread_mutex_lock(&ws->lock);
-        ws->busy--;
-        bool first = ws->finished.n == 0;
-        list_add(&ws->finished, j);
+        p->busy++;
+        pthread_mutex_unlock(&p->lock);
+        job_run(p, &w, j);
+        pthread_mutex_lock(&p->lock);
+        p->busy--;
+        bool first = j->from->finished.n == 0;
+        list_add(&j->from->finished, j);
         if (first)
-            wake_loop(ws);
+            wake_loop(j->from);
     }
-    pthread_mutex_unlock(&ws->lock);
+    pthread_mutex_unlock(&p->lock);
     redis_free(w.redis);
     return NULL;
 }
@@ -137,10 +147,10 @@ static void *worker_main(void *arg)
 /* Takes the finished jobs that are there now; what finishes meanwhile wakes the loop again. */
 static void finish_jobs(struct workers *ws)
 {
-    pthread_mutex_lock(&ws->lock);
+    pthread_mutex_lock(&ws->pool->lock);
     struct job_list done = ws->finished;
     memset(&ws->finished, 0, sizeof ws->finished);
-    pthread_mutex_unlock(&ws->lock);
+    pthread_mutex_unlock(&ws->pool->lock);
     for (struct job *j; (j = list_take(&done)) != NULL;) {
         j->done(j->arg, j->expired);
         free(j);
@@ -157,69 +167,96 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
 }
 
 /* Ends the threads that were started; everything queued is run (or has expired) first. */
-static void join_threads(struct workers *ws)
+static void join_threads(struct pool *p)
 {
-    pthread_mutex_lock(&ws->lock);
-    ws->stopping = true;
-    pthread_cond_broadcast(&ws->more);
-    pthread_mutex_unlock(&ws->lock);
-    for (unsigned i = 0; i < ws->n_threads; i++)
-        pthread_join(ws->threads[i], NULL);
-    ws->n_threads = 0;
+    pthread_mutex_lock(&p->lock);
+    p->stopping = true;
+    pthread_cond_broadcast(&p->more);
+    pthread_mutex_unlock(&p->lock);
+    for (unsigned i = 0; i < p->n_threads; i++)
+        pthread_join(p->threads[i], NULL);
+    p->n_threads = 0;
 }
 
-static void workers_free(struct workers *ws)
+static void pool_free(struct pool *p)
+{
+    pthread_cond_destroy(&p->more);
+    pthread_mutex_destroy(&p->lock);
+    free(p->threads);
+    free(p);
+}
+
+static void front_free(struct workers *ws)
 {
     if (ws->wake != NULL)
         event_free(ws->wake);
     if (ws->wake_fd >= 0)
         close(ws->wake_fd);
-    pthread_cond_destroy(&ws->more);
-    pthread_mutex_destroy(&ws->lock);
-    free(ws->threads);
     free(ws);
+}
+
+static int front_new(struct workers **out, struct pool *p, struct event_base *base, struct err *e)
+{
+    struct workers *ws = mem_zero(1, sizeof *ws);
+    ws->pool = p;
+    ws->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (ws->wake_fd < 0) {
+        err_set(e, ERR_UNAVAILABLE, "eventfd: %s", strerror(errno));
+        front_free(ws);
+        return -1;
+    }
+    ws->wake = event_new(base, ws->wake_fd, EV_READ | EV_PERSIST, on_wake, ws);
+    if (ws->wake == NULL || event_add(ws->wake, NULL) != 0) {
+        front_free(ws);
+        return err_set(e, ERR_INTERNAL, "the loop takes no event for the workers");
+    }
+    p->loops++;
+    *out = ws;
+    return 0;
+}
+
+static int start_threads(struct pool *p, struct err *e)
+{
+    for (; p->n_threads < p->o.threads; p->n_threads++) {
+        int rc = pthread_create(&p->threads[p->n_threads], NULL, worker_main, p);
+        if (rc != 0)
+            return err_set(e, ERR_UNAVAILABLE, "worker thread %u: %s", p->n_threads, strerror(rc));
+    }
+    return 0;
 }
 
 int workers_new(struct workers **out, const struct workers_options *o, struct err *e)
 {
-    unsigned threads = o->threads;
-    assert(threads >= 1 && threads <= THREADS_MAX && o->queue_max >= 1 && o->queue_max <= QUEUE_MAX);
-    struct workers *ws = mem_zero(1, sizeof *ws);
-    ws->o = *o;
-    ws->redis = *o->redis;
-    ws->threads = mem_zero(threads, sizeof *ws->threads);
-    pthread_mutex_init(&ws->lock, NULL);
-    pthread_cond_init(&ws->more, NULL);
-    ws->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (ws->wake_fd < 0) {
-        err_set(e, ERR_UNAVAILABLE, "eventfd: %s", strerror(errno));
-        goto fail;
+    assert(o->threads >= 1 && o->threads <= THREADS_MAX && o->queue_max >= 1 && o->queue_max <= QUEUE_MAX);
+    struct pool *p = mem_zero(1, sizeof *p);
+    struct workers *ws;
+    p->o = *o;
+    p->redis = *o->redis;
+    p->threads = mem_zero(o->threads, sizeof *p->threads);
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->more, NULL);
+    if (front_new(&ws, p, o->base, e) != 0) {
+        pool_free(p);
+        return -1;
     }
-    ws->wake = event_new(o->base, ws->wake_fd, EV_READ | EV_PERSIST, on_wake, ws);
-    if (ws->wake == NULL || event_add(ws->wake, NULL) != 0) {
-        err_set(e, ERR_INTERNAL, "the loop takes no event for the workers");
-        goto fail;
-    }
-    for (; ws->n_threads < threads; ws->n_threads++) {
-        int rc = pthread_create(&ws->threads[ws->n_threads], NULL, worker_main, ws);
-        if (rc != 0) {
-            err_set(e, ERR_UNAVAILABLE, "worker thread %u: %s", ws->n_threads, strerror(rc));
-            goto fail;
-        }
+    if (start_threads(p, e) != 0) {
+        workers_stop(ws);
+        return -1;
     }
     *out = ws;
     return 0;
-fail:
-    join_threads(ws);
-    workers_free(ws);
-    return -1;
+}
+
+int workers_share(struct workers **out, struct workers *of, struct event_base *base, struct err *e)
+{
+    return front_new(out, of->pool, base, e);
 }
 
 void workers_close(struct workers *ws)
 {
     if (ws == NULL)
         return;
-    join_threads(ws);
+    join_threads(ws->pool);
     finish_jobs(ws); /* no done() can add another job: stopping refuses it */
 }
 
@@ -227,47 +264,49 @@ void workers_stop(struct workers *ws)
 {
     if (ws == NULL)
         return;
+    struct pool *p = ws->pool;
     workers_close(ws);
-    workers_free(ws);
+    front_free(ws);
+    if (--p->loops == 0)
+        pool_free(p);
 }
 
 int workers_submit(struct workers *ws, int64_t deadline, worker_run_fn run, worker_done_fn done, void *arg,
                    struct err *e)
 {
-    pthread_mutex_lock(&ws->lock);
-    bool stopping = ws->stopping;
-    bool full = ws->queue.n >= ws->o.queue_max;
+    struct pool *p = ws->pool;
+    struct job *j = mem_zero(1, sizeof *j);
+    *j = (struct job){
+        .from = ws, .run = run, .done = done, .arg = arg, .deadline = deadline, .queued_us = clock_mono_us()};
+    pthread_mutex_lock(&p->lock);
+    bool stopping = p->stopping;
+    bool full = p->queue.n >= p->o.queue_max;
     if (!stopping && !full) {
-        struct job *j = mem_zero(1, sizeof *j);
-        *j = (struct job){
-            .run = run, .done = done, .arg = arg, .deadline = deadline, .queued_us = clock_mono_us()};
-        list_add(&ws->queue, j);
-        pthread_cond_signal(&ws->more);
+        list_add(&p->queue, j);
+        pthread_cond_signal(&p->more);
     }
-    pthread_mutex_unlock(&ws->lock);
+    pthread_mutex_unlock(&p->lock);
+    if (!stopping && !full)
+        return 0;
+    free(j);
     if (stopping)
         return err_set(e, ERR_UNAVAILABLE, "the process is stopping");
-    if (full) {
-        metrics_add(ws->o.metrics, ws->o.refused, 0, 1);
-        return err_set(e, ERR_BUSY, "%u requests wait already", ws->o.queue_max);
-    }
-    return 0;
+    metrics_add(p->o.metrics, p->o.refused, 0, 1);
+    return err_set(e, ERR_BUSY, "%u requests wait already", p->o.queue_max);
 }
 
 unsigned workers_queued(const struct workers *ws)
 {
-    struct workers *w = (struct workers *)ws; /* the lock is not part of what the caller sees */
-    pthread_mutex_lock(&w->lock);
-    unsigned n = w->queue.n;
-    pthread_mutex_unlock(&w->lock);
+    pthread_mutex_lock(&ws->pool->lock);
+    unsigned n = ws->pool->queue.n;
+    pthread_mutex_unlock(&ws->pool->lock);
     return n;
 }
 
 unsigned workers_busy(const struct workers *ws)
 {
-    struct workers *w = (struct workers *)ws;
-    pthread_mutex_lock(&w->lock);
-    unsigned n = w->busy;
-    pthread_mutex_unlock(&w->lock);
+    pthread_mutex_lock(&ws->pool->lock);
+    unsigned n = ws->pool->busy;
+    pthread_mutex_unlock(&ws->pool->lock);
     return n;
 }

@@ -1,9 +1,10 @@
 /* workers.h - the few threads that may block: MongoDB and synchronous Redis, behind one bounded queue.
  *
  * Each process that has them has its own struct app (opaque here). workers_submit() is called on the loop's
- * thread; run() is called on a worker's thread with that worker's clients; done() is called on the loop's
- * thread afterwards. A job whose deadline passed while it waited is not run: done() is told so by expired. A
- * job that was accepted always gets its done(), also while draining.
+ * thread; run() is called on a worker's thread with that worker's clients; done() is called on the thread of
+ * the same loop afterwards. Several loops may have the same threads (workers_share()). A job whose deadline
+ * passed while it waited is not run: done() is told so by expired. A job that was accepted always gets its
+ * done(), also while draining.
  */
 #ifndef FEEDMILL_COMMON_WORKERS_H
 #define FEEDMILL_COMMON_WORKERS_H
@@ -44,9 +45,14 @@ struct workers_options {
 /* workers_new() makes the threads. ERR_UNAVAILABLE, ERR_INTERNAL. */
 int workers_new(struct workers **out, const struct workers_options *o, struct err *e) MUST_USE;
 
-/* workers_close() finishes what is queued (or lets it expire), joins the threads and calls every done(); from
- * then on workers_submit() refuses. workers_stop() does the same and frees w. On the loop's thread, when the
- * loop does not run. NULL is a no-op for both. */
+/* workers_share() gives another loop the same threads and queue; `base` of the options was the first one's.
+ * When no loop runs yet. */
+int workers_share(struct workers **out, struct workers *of, struct event_base *base, struct err *e) MUST_USE;
+
+/* workers_close() finishes what is queued (or lets it expire), joins the threads and calls every done() of
+ * this loop; from then on workers_submit() refuses. workers_stop() does the same and frees w; the last one
+ * frees the rest. When no loop runs any more, and workers_close() of all of them before the first
+ * workers_stop(). NULL is a no-op for both. */
 void workers_close(struct workers *w);
 void workers_stop(struct workers *w);
 

@@ -3,6 +3,7 @@
 #include "feed-api/app.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +40,8 @@ static int start_databases(struct app *app, struct err *e)
         return err_prefix(e, "--redis");
     if (mongo_new(&app->mongo, &mo, e) < 0)
         return err_prefix(e, "--mongodb-uri");
-    app->redis = redis_async_new(app->base, &app->redis_address, 0, app->metrics);
+    for (int64_t i = 0; i < app->cfg.loops; i++)
+        app->loops[i].redis = redis_async_new(app->loops[i].base, &app->redis_address, 0, app->metrics);
     return 0;
 }
 
@@ -65,17 +67,35 @@ static int start_caches(struct app *app, struct err *e)
 
 static int start_workers(struct app *app, struct err *e)
 {
-    if (workers_start(&app->workers, app, (unsigned)app->cfg.workers, (unsigned)app->cfg.worker_queue, e) < 0)
+    struct loop *first = &app->loops[0];
+    if (workers_start(&first->workers, app, (unsigned)app->cfg.workers, (unsigned)app->cfg.worker_queue, e) <
+        0)
         return -1;
-    if (app->cfg.ranker[0] != '\0') {
-        struct address a;
-        if (address_parse(app->cfg.ranker, &a, e) < 0)
-            return err_prefix(e, "--ranker");
-        struct http_client_options ro = {.host = a.host, .port = a.port};
-        app->ranker = http_client_new(app->base, &ro, e);
-        if (app->ranker == NULL)
+    for (int64_t i = 1; i < app->cfg.loops; i++) {
+        if (workers_share(&app->loops[i].workers, first->workers, app->loops[i].base, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int start_rankers(struct app *app, struct err *e)
+{
+    struct address a;
+    if (app->cfg.ranker[0] == '\0')
+        return 0;
+    if (address_parse(app->cfg.ranker, &a, e) < 0)
+        return err_prefix(e, "--ranker");
+    struct http_client_options o = {.host = a.host, .port = a.port};
+    for (int64_t i = 0; i < app->cfg.loops; i++) {
+        app->loops[i].ranker = http_client_new(app->loops[i].base, &o, e);
+        if (app->loops[i].ranker == NULL)
             return err_prefix(e, "--ranker");
     }
+    return 0;
+}
+
+static int start_health(struct app *app, struct err *e)
+{
     struct pressure_limits pl = {.lag_ms = app->cfg.publish_lag_max, .backlog = app->cfg.publish_backlog_max};
     app->pressure = pressure_new(&pl, app->metrics);
     return health_start(&app->health, app, e);
@@ -96,23 +116,70 @@ static int listen_on(struct http_server *s, const char *option, const char *text
     return 0;
 }
 
-static int start_http(struct app *app, struct err *e)
+/* Each loop has a server; the first one listens for all. */
+static int start_servers(struct app *app, struct err *e)
 {
+    struct http_server *others[LOOPS_MAX];
     struct http_server_options o = {.max_connections = (size_t)app->cfg.max_connections,
                                     .max_body = MAX_BODY_DEFAULT,
-                                    .max_body_total = (size_t)app->cfg.body_bytes};
-    if (router_init(app, &o, e) < 0)
+                                    .max_body_total = (size_t)app->cfg.body_bytes,
+                                    .budget = &app->budget};
+    if (router_init(e) < 0)
+        return -1;
+    for (int64_t i = 0; i < app->cfg.loops; i++) {
+        struct loop *l = &app->loops[i];
+        router_options(l, &o);
+        l->http = http_server_new(l->base, &o);
+        if (i > 0)
+            others[i - 1] = l->http;
+    }
+    return http_server_spread(app->loops[0].http, others, (size_t)app->cfg.loops - 1, e);
+}
+
+static int start_http(struct app *app, struct err *e)
+{
+    struct event_base *base = app->loops[0].base;
+    if (start_servers(app, e) < 0)
         return -1;
     status_options(app, &app->admin);
-    app->http = http_server_new(app->base, &o);
     if (app->cfg.admin_listen[0] != '\0') {
         struct http_server_options ao = {
             .handle = admin_handle, .arg = &app->admin, .max_connections = ADMIN_CONNS};
-        app->admin_http = http_server_new(app->base, &ao);
+        app->admin_http = http_server_new(base, &ao);
         if (listen_on(app->admin_http, "admin-listen", app->cfg.admin_listen, true, e) < 0)
             return -1;
     }
-    return listen_on(app->http, "listen", app->cfg.listen, false, e);
+    return listen_on(app->loops[0].http, "listen", app->cfg.listen, false, e);
+}
+
+/* As many as this process may use CPUs. */
+static int64_t cpus(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return n < 1 ? 1 : n > LOOPS_MAX ? LOOPS_MAX : n;
+}
+
+static int start_loops(struct app *app, struct err *e)
+{
+    if (app->cfg.loops == 0)
+        app->cfg.loops = cpus();
+    app->loops = mem_zero((size_t)app->cfg.loops, sizeof *app->loops);
+    for (int64_t i = 0; i < app->cfg.loops; i++) {
+        if (loop_init(&app->loops[i], app, (unsigned)i, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Last of all: from here on requests are served. */
+static int run_loops(struct app *app, struct err *e)
+{
+    for (int64_t i = 1; i < app->cfg.loops; i++) {
+        if (loop_start(&app->loops[i], e) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 static void check_files(const struct app *app)
@@ -124,16 +191,12 @@ static void check_files(const struct app *app)
 
 /* ---- end ---- */
 
-static void end_loop(void *arg)
-{
-    struct app *app = arg;
-    event_base_loopbreak(app->base);
-}
-
+/* In this order: what is accepted until then is still served. */
 static void stop_listening(struct app *app)
 {
     app->stopping_ms = clock_mono_ms();
-    http_server_drain(app->http, app->cfg.drain, end_loop, app);
+    for (int64_t i = 0; i < app->cfg.loops; i++)
+        loop_tell(&app->loops[i], LOOP_DRAIN);
 }
 
 static void on_grace_over(evutil_socket_t fd, short what, void *arg)
@@ -151,7 +214,7 @@ static void drain(int signum, void *arg)
                             .tv_usec = app->cfg.drain_grace % 1000 * 1000};
     app->draining = true; /* /readyz is 503 from here on */
     if (app->cfg.drain_grace == 0 ||
-        event_base_once(app->base, -1, EV_TIMEOUT, on_grace_over, app, &grace) != 0)
+        event_base_once(app->loops[0].base, -1, EV_TIMEOUT, on_grace_over, app, &grace) != 0)
         stop_listening(app);
 }
 
@@ -172,21 +235,30 @@ int app_start(struct app *app, struct err *e)
     app->instance = proc_instance();
     app->name = app->cfg.name[0] != '\0' ? app->cfg.name : app->instance;
     app->metrics = feed_metrics_new();
-    app->base = event_base_new();
-    if (app->base == NULL)
-        return err_set(e, ERR_INTERNAL, "no event base");
     check_files(app);
-    if (proc_signals_new(&app->signals, app->base, drain, app, e) < 0 || start_databases(app, e) < 0 ||
-        start_caches(app, e) < 0 || start_workers(app, e) < 0 || start_http(app, e) < 0) {
+    if (start_loops(app, e) < 0 || proc_signals_new(&app->signals, app->loops[0].base, drain, app, e) < 0 ||
+        start_databases(app, e) < 0 || start_caches(app, e) < 0 || start_workers(app, e) < 0 ||
+        start_rankers(app, e) < 0 || start_health(app, e) < 0 || start_http(app, e) < 0 ||
+        run_loops(app, e) < 0) {
         app_stop(app);
         return -1;
     }
     return 0;
 }
 
+static void end_loops(struct app *app, bool at_once)
+{
+    for (int64_t i = 1; app->loops != NULL && i < app->cfg.loops; i++) {
+        if (at_once && app->loops[i].runs)
+            loop_tell(&app->loops[i], LOOP_END);
+        loop_join(&app->loops[i]);
+    }
+}
+
 int app_run(struct app *app)
 {
-    event_base_dispatch(app->base);
+    event_base_dispatch(app->loops[0].base);
+    end_loops(app, app->failed);
     int64_t left = STOP_MS - (clock_mono_ms() - app->stopping_ms);
     if (left < STOP_LEAST_MS)
         left = STOP_LEAST_MS;
@@ -197,20 +269,53 @@ int app_run(struct app *app)
     return app->failed ? 1 : 0;
 }
 
+static void each_loop(struct app *app, void (*fn)(struct loop *l))
+{
+    for (int64_t i = 0; app->loops != NULL && i < app->cfg.loops; i++)
+        fn(&app->loops[i]);
+}
+
+static void close_workers(struct loop *l)
+{
+    workers_close(l->workers); /* answers what is left, but for what waits for Redis or a position */
+}
+
+static void close_redis(struct loop *l)
+{
+    redis_async_free(l->redis);
+}
+
+static void free_server(struct loop *l)
+{
+    http_server_free(l->http);
+}
+
+static void free_ranker(struct loop *l)
+{
+    http_client_free(l->ranker);
+}
+
+static void stop_workers(struct loop *l)
+{
+    workers_stop(l->workers);
+}
+
 void app_stop(struct app *app)
 {
-    workers_close(app->workers); /* answers what is left, but for what waits for Redis or a position */
-    redis_async_free(app->redis);
+    end_loops(app, true);
+    each_loop(app, close_workers);
+    each_loop(app, close_redis);
     tail_halt(app->tail);
-    feed_state_free(app->feed);
-    http_server_free(app->http);
+    each_loop(app, feed_end_waiting);
+    each_loop(app, free_server);
     http_server_free(app->admin_http);
     router_done();
     health_stop(app->health);
-    http_client_free(app->ranker);
+    each_loop(app, free_ranker);
     counts_stop(app->counts);
     tail_stop(app->tail);
-    workers_stop(app->workers);
+    each_loop(app, stop_workers);
+    feed_state_free(app->feed);
     pressure_free(app->pressure);
     content_free(app->content);
     pulled_free(app->pulled);
@@ -218,8 +323,8 @@ void app_stop(struct app *app)
     item_ids_free(app->item_ids);
     mongo_free(app->mongo);
     proc_signals_free(app->signals);
-    if (app->base != NULL)
-        event_base_free(app->base);
+    each_loop(app, loop_done);
+    free(app->loops);
     metrics_free(app->metrics);
     feed_config_free(&app->cfg);
     alarm(0);

@@ -4,7 +4,7 @@
 #ifndef FEEDMILL_APP_H
 #define FEEDMILL_APP_H
 
-#include <event2/event.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include "common/admin.h"
@@ -17,28 +17,27 @@
 #include "feed-api/config.h"
 #include "feed-api/content.h"
 #include "feed-api/health.h"
+#include "feed-api/loop.h"
 #include "feed-api/metrics.h"
 #include "feed-api/pressure.h"
 #include "feed-api/tail.h"
 #include "feed-api/workers.h"
 
 struct proc_signals;
-struct redis_async; /* feed-api/redis_async.h: the loop's own pipelined connection */
-struct feed_state;  /* feed-api/feed.h: what the feed's handlers keep */
-struct counts;      /* feed-api/counts.h: follower and item counts of targets */
-struct item_ids;    /* feed-api/item_ids.h: ids for new items */
+struct feed_state; /* feed-api/feed.h: what the feed's handlers keep */
+struct counts;     /* feed-api/counts.h: follower and item counts of targets */
+struct item_ids;   /* feed-api/item_ids.h: ids for new items */
 
 struct app {
     struct feed_config cfg;
     const char *instance; /* of this run of the process; nobody else has it */
     const char *name;     /* --name, else instance */
     int64_t started_ms;   /* clock_mono_ms() */
-    struct event_base *base;
+    struct loop *loops;   /* cfg.loops of them; the first one is the main thread's */
     struct proc_signals *signals;
     struct metrics *metrics;
     struct mongo *mongo;
     struct redis_address redis_address;
-    struct redis_async *redis; /* loop's thread only */
     struct auth *auth;
     struct content *content;
     struct pulled *pulled;
@@ -46,19 +45,18 @@ struct app {
     struct tail *tail;
     struct counts *counts;
     struct item_ids *item_ids;
-    struct workers *workers;
-    struct http_client *ranker; /* loop's thread only; NULL when none is configured */
-    struct pressure *pressure;  /* whether fanout keeps up */
+    struct pressure *pressure; /* whether fanout keeps up */
     struct health *health;
-    struct admin_options admin; /* readiness, status, metrics */
-    struct http_server *http;
+    struct admin_options admin;     /* readiness, status, metrics */
+    struct http_budget budget;      /* of all loops' servers */
     struct http_server *admin_http; /* NULL when not configured */
     unsigned char cursor_key[32];   /* valid when up */
 
-    /* the loop's thread only */
-    bool up;             /* the schema, the secrets and the admin key are there: requests are answered */
+    atomic_bool up;       /* the schema, the secrets and the admin key are there: requests are answered */
+    atomic_bool draining; /* told to stop */
+
+    /* the first loop's thread only */
     bool failed;         /* it can't get up: the loop ended because of that */
-    bool draining;       /* told to stop */
     int64_t stopping_ms; /* clock_mono_ms() at which it stopped listening */
 };
 

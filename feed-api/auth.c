@@ -40,7 +40,8 @@ struct unknown {
 struct auth {
     struct metrics *metrics;
     char *admin_key_file;
-    struct tokens *tokens; /* the loop's thread only */
+    pthread_mutex_t tokens_lock;
+    struct tokens *tokens;
 
     pthread_mutex_t lock; /* of what follows */
     struct entry *chains[CHAINS];
@@ -66,6 +67,7 @@ int auth_new(struct auth **out, const struct auth_options *o, struct metrics *m,
     a->tokens = tokens;
     a->admin_key_file = mem_strdup(o->admin_key_file);
     pthread_mutex_init(&a->lock, NULL);
+    pthread_mutex_init(&a->tokens_lock, NULL);
     *out = a;
     return 0;
 }
@@ -111,6 +113,7 @@ void auth_free(struct auth *a)
         return;
     drop_all(a);
     pthread_mutex_destroy(&a->lock);
+    pthread_mutex_destroy(&a->tokens_lock);
     tokens_free(a->tokens);
     free(a->admin_key_file);
     free(a);
@@ -190,8 +193,11 @@ static enum auth_answer check_token(struct auth *a, const char *text, struct ide
 {
     struct err e;
     struct identity who = {.role = ROLE_USER};
+    pthread_mutex_lock(&a->tokens_lock);
     tokens_refresh(a->tokens, clock_mono_ms());
-    if (tokens_verify(a->tokens, text, clock_wall_ms() / 1000, who.id, &e) < 0) {
+    int rc = tokens_verify(a->tokens, text, clock_wall_ms() / 1000, who.id, &e);
+    pthread_mutex_unlock(&a->tokens_lock);
+    if (rc < 0) {
         log_event(LOG_DEBUG, "token_refused", LOG_ERR(&e));
         return AUTH_BAD;
     }
@@ -352,8 +358,10 @@ int auth_sign_token(struct auth *a, const char *user, int64_t ttl_s, char **toke
     if (ttl_s < AUTH_TTL_MIN_S || ttl_s > AUTH_TTL_MAX_S)
         return err_set(e, ERR_INVALID, "ttl_s must be %d to %d", AUTH_TTL_MIN_S, AUTH_TTL_MAX_S);
     int64_t now = clock_wall_ms() / 1000;
+    pthread_mutex_lock(&a->tokens_lock);
     tokens_refresh(a->tokens, clock_mono_ms());
     *token = tokens_sign(a->tokens, user, now, ttl_s);
+    pthread_mutex_unlock(&a->tokens_lock);
     *expires_at = now + ttl_s;
     return 0;
 }

@@ -4,7 +4,7 @@
  * `kid` required and found in the keys file, exp and nbf checked, `sub` = user). Keys are cached for at most
  * 60 s and dropped when the log tells of a change, so that a revocation acts within a second; unknown keys
  * are remembered for 1 s (bounded), so that guessing costs MongoDB little. Secrets are compared in constant
- * time and never logged. auth_check() runs on the loop's thread and does not block: when the key has to be
+ * time and never logged. auth_check() may be called on any thread and does not block: when the key has to be
  * fetched it answers AUTH_ASK and the router asks auth_fetch() in a worker.
  */
 #ifndef FEEDMILL_AUTH_H

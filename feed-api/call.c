@@ -30,10 +30,12 @@ struct call_answer {
     char detail[DETAIL_SIZE];
 };
 
-struct call *call_new(struct app *app, struct http_request *http, const struct route *route)
+struct call *call_new(struct loop *loop, struct http_request *http, const struct route *route)
 {
     struct call *c = mem_zero(1, sizeof *c);
+    struct app *app = loop->app;
     c->app = app;
+    c->loop = loop;
     c->http = http;
     c->route = route;
     c->start_us = http->arrived_us;
@@ -337,7 +339,7 @@ void call_work_then(struct call *c, void (*fn)(struct worker *w, struct call *c)
     struct err e;
     c->work = fn;
     c->then = then;
-    if (workers_submit(c->app->workers, c->deadline, work_run, work_done, c, &e) == 0)
+    if (workers_submit(c->loop->workers, c->deadline, work_run, work_done, c, &e) == 0)
         return;
     c->then = NULL;
     /* Not logged: under overload that would be a line a request. The metrics count them. */

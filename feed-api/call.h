@@ -20,6 +20,7 @@
 #include "feed-api/workers.h"
 
 struct app;
+struct loop;
 struct route;
 struct call_answer; /* call.c: the texts of the problem */
 
@@ -27,6 +28,7 @@ struct call_answer; /* call.c: the texts of the problem */
 
 struct call {
     struct app *app;
+    struct loop *loop; /* on whose thread it is, when it is not in a worker */
     struct http_request *http;
     const struct route *route;
     struct identity who;
@@ -59,7 +61,7 @@ struct call {
 
 /* For the router. call_new() makes a call for a request; its deadline starts now; the router fills the rest.
  * call_drop() frees a call whose request is answered, or not to be answered yet. */
-struct call *call_new(struct app *app, struct http_request *http, const struct route *route);
+struct call *call_new(struct loop *loop, struct http_request *http, const struct route *route);
 void call_drop(struct call *c);
 
 /* call_fail() makes a problem the answer (the first one stays); returns -1. 429 and 503 get a retry hint of 1

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "feed-api/loop.h"
 
 #define AT(field) offsetof(struct feed_config, field)
 #define MS_MIN    60000.0
@@ -32,6 +33,8 @@ static const struct config_row rows[] = {
 
     {"request-deadline", CONFIG_MS, AT(request_deadline), "2000", 50, MS_MIN,
      "time by which a request is answered"},
+    {"loops", CONFIG_INT, AT(loops), "0", 0, LOOPS_MAX,
+     "threads that serve connections; 0: one for each CPU"},
     {"workers", CONFIG_INT, AT(workers), "16", 1, 256, "threads that talk to MongoDB"},
     {"worker-queue", CONFIG_INT, AT(worker_queue), "1024", 1, 100000, "requests that may wait for a worker"},
     {"max-connections", CONFIG_INT, AT(max_connections), "10000", 1, 1000000, "client connections"},

@@ -24,6 +24,7 @@ struct feed_config {
 
     /* requests; all durations in ms */
     int64_t request_deadline;
+    int64_t loops;        /* threads that serve; 0 until app_start(): one for each CPU */
     int64_t workers;      /* threads */
     int64_t worker_queue; /* jobs */
     int64_t max_connections;

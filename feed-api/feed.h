@@ -31,10 +31,10 @@ struct feed;
 struct feed_state {
     struct rebuilds *rebuilds;
     struct publishers *publishers;
-    TAILQ_HEAD(, feed) waiting; /* for the next look at a position; loop's thread */
 };
 struct feed_state *feed_state_new(void);
-void feed_state_free(struct feed_state *s); /* on the loop's thread, after the workers; finishes what waits */
+void feed_state_free(struct feed_state *s); /* when no page is in work any more */
+void feed_end_waiting(struct loop *l); /* answers what waits for a position; its loop does not run any more */
 
 enum feed_fields { FEED_FULL, FEED_SUMMARY, FEED_IDS };
 enum feed_source {
@@ -47,6 +47,7 @@ enum feed_source {
 struct feed {
     struct call *call;
     struct app *app;
+    struct loop *loop; /* the call's */
 
     /* the question */
     enum cursor_route route;

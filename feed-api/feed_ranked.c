@@ -90,7 +90,7 @@ static void send_session(struct feed *f)
         {3, {"EXPIRE", key, SERVED_TTL_S}},
     };
     struct err e;
-    if (redis_async_group(f->app->redis, commands, MEM_COUNT(commands), FEED_REDIS_MS, on_remembered, f, &e))
+    if (redis_async_group(f->loop->redis, commands, MEM_COUNT(commands), FEED_REDIS_MS, on_remembered, f, &e))
         feed_send(f);
     free(text);
 }
@@ -197,7 +197,7 @@ static void read_session(struct feed *f)
     memcpy(commands, f->read.commands, sizeof f->read.commands);
     commands[TIMELINE_COMMANDS] = (struct redis_command){4, {"ZRANGE", key, place, "-1"}};
     commands[TIMELINE_COMMANDS + 1] = (struct redis_command){2, {"ZCARD", key}};
-    if (redis_async_group(f->app->redis, commands, SESSION_CALLS, FEED_REDIS_MS, on_session, f, &e))
+    if (redis_async_group(f->loop->redis, commands, SESSION_CALLS, FEED_REDIS_MS, on_session, f, &e))
         on_session(NULL, &e, f);
 }
 
@@ -263,7 +263,7 @@ static void ask_ranker(struct feed *f)
     snprintf(headers, sizeof headers, "Content-Type: application/json\r\nX-Request-Id: %s\r\n",
              f->call->http->id);
     f->rank_us = clock_mono_us();
-    int rc = http_client_request(f->app->ranker, "POST", "/v1/sessions", headers, body, strlen(body),
+    int rc = http_client_request(f->loop->ranker, "POST", "/v1/sessions", headers, body, strlen(body),
                                  f->app->cfg.rank_deadline, on_ranked, f, &e);
     free(body);
     if (rc)
@@ -292,7 +292,7 @@ static void on_gathered(struct feed *f)
 
 static void gather(struct feed *f)
 {
-    if (!f->app->ranker) {
+    if (!f->loop->ranker) {
         fall_back(f, MRK_OFF, "ranker_off");
         return;
     }
@@ -351,7 +351,7 @@ static void read_served(struct feed *f)
     struct err e;
     keys_served(f, key);
     const struct redis_command get = {2, {"GET", key}};
-    if (redis_async_group(f->app->redis, &get, 1, FEED_REDIS_MS, on_served, f, &e))
+    if (redis_async_group(f->loop->redis, &get, 1, FEED_REDIS_MS, on_served, f, &e))
         on_served(NULL, &e, f);
 }
 

@@ -28,7 +28,6 @@ struct feed_state *feed_state_new(void)
     struct feed_state *s = mem_zero(1, sizeof *s);
     s->rebuilds = rebuilds_new();
     s->publishers = publishers_new(PUBLISHERS_MAX);
-    TAILQ_INIT(&s->waiting);
     return s;
 }
 
@@ -36,20 +35,24 @@ void feed_state_free(struct feed_state *s)
 {
     if (!s)
         return;
-    struct feed *f;
-    while ((f = TAILQ_FIRST(&s->waiting))) {
-        call_fail(f->call, PROBLEM_UNAVAILABLE, "the service is stopping");
-        call_finish(f->call); /* feed_free() takes it off the list */
-    }
     rebuilds_free(s->rebuilds);
     publishers_free(s->publishers);
     free(s);
 }
 
+void feed_end_waiting(struct loop *l)
+{
+    struct feed *f;
+    while ((f = TAILQ_FIRST(&l->waiting))) {
+        call_fail(f->call, PROBLEM_UNAVAILABLE, "the service is stopping");
+        call_finish(f->call); /* feed_free() takes it off the list */
+    }
+}
+
 static void stop_waiting(struct feed *f)
 {
     if (f->is_waiting)
-        TAILQ_REMOVE(&f->app->feed->waiting, f, waiting);
+        TAILQ_REMOVE(&f->loop->waiting, f, waiting);
     f->is_waiting = false;
 }
 
@@ -141,6 +144,7 @@ static struct feed *feed_new(struct call *c, enum cursor_route route)
     c->data_free = feed_free;
     f->call = c;
     f->app = c->app;
+    f->loop = c->loop;
     f->route = route;
     snprintf(f->scope, sizeof f->scope, "%s", c->params[0]);
     int bad = call_query_limit(c, &f->limit);
@@ -191,7 +195,7 @@ void feed_to_worker(struct feed *f, void (*work)(struct worker *w, struct feed *
     struct errand *x = mem_zero(1, sizeof *x);
     *x = (struct errand){f, work, then};
     struct err e;
-    if (workers_submit(f->app->workers, f->call->deadline, errand_run, errand_done, x, &e) == 0)
+    if (workers_submit(f->loop->workers, f->call->deadline, errand_run, errand_done, x, &e) == 0)
         return;
     free(x);
     call_fail(f->call, e.code == ERR_BUSY ? PROBLEM_OVERLOADED : PROBLEM_UNAVAILABLE, "%s", e.msg);
@@ -224,8 +228,8 @@ static bool wait_for_position(struct feed *f)
     if (clock_mono_us() - f->call->start_us + wait * 1000 > f->app->cfg.position_wait * 1000)
         return false;
     if (!f->timer)
-        f->timer = event_new(f->app->base, -1, 0, read_again, f);
-    TAILQ_INSERT_TAIL(&f->app->feed->waiting, f, waiting);
+        f->timer = event_new(f->loop->base, -1, 0, read_again, f);
+    TAILQ_INSERT_TAIL(&f->loop->waiting, f, waiting);
     f->is_waiting = true;
     struct timeval t = {.tv_usec = (suseconds_t)(wait * 1000)};
     event_add(f->timer, &t);
@@ -255,7 +259,7 @@ static void refresh_expiry(struct feed *f)
     const struct redis_command touch = {
         7, {"EVAL", script_source(SCRIPT_TOUCH), "2", f->read.ids, f->read.meta, ms, now}};
     struct err e;
-    if (redis_async_group(f->app->redis, &touch, 1, FEED_REDIS_MS, feed_ignore_reply, NULL, &e) == 0)
+    if (redis_async_group(f->loop->redis, &touch, 1, FEED_REDIS_MS, feed_ignore_reply, NULL, &e) == 0)
         metrics_add(f->app->metrics, M_TOUCHES, 0, 1); /* else the next read tries again */
 }
 
@@ -370,7 +374,7 @@ void feed_read_timeline(struct feed *f)
 {
     struct err e;
     timeline_read_init(&f->read, f->scope, f->cursor.last, f->limit + READ_SLACK);
-    if (redis_async_group(f->app->redis, f->read.commands, TIMELINE_COMMANDS, FEED_REDIS_MS, on_timeline, f,
+    if (redis_async_group(f->loop->redis, f->read.commands, TIMELINE_COMMANDS, FEED_REDIS_MS, on_timeline, f,
                           &e))
         on_timeline(NULL, &e, f);
 }

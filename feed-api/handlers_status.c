@@ -12,7 +12,7 @@
 
 static bool server_is_wanted(const struct app *app, enum health_server s)
 {
-    return s != HEALTH_RANKER || app->ranker != NULL;
+    return s != HEALTH_RANKER || app->loops[0].ranker != NULL;
 }
 
 static void add_degraded(struct buf *out, const char *name)
@@ -100,14 +100,23 @@ static void add_tail(struct buf *out, const struct app *app)
                (long long)metrics_get(app->metrics, M_TAIL_LOST, 0));
 }
 
+static size_t in_flight(const struct app *app)
+{
+    size_t n = 0;
+    for (int64_t i = 0; i < app->cfg.loops; i++)
+        n += http_server_in_flight(app->loops[i].http);
+    return n;
+}
+
 static void add_queues(struct buf *out, const struct app *app)
 {
     buf_printf(out, ",\"workers\":{\"threads\":%lld,\"busy\":%u,\"queued\":%u,\"queue_max\":%lld}",
-               (long long)app->cfg.workers, workers_busy(app->workers), workers_queued(app->workers),
-               (long long)app->cfg.worker_queue);
+               (long long)app->cfg.workers, workers_busy(app->loops[0].workers),
+               workers_queued(app->loops[0].workers), (long long)app->cfg.worker_queue);
+    buf_printf(out, ",\"loops\":%lld", (long long)app->cfg.loops);
     buf_printf(out, ",\"http\":{\"connections\":%zu,\"max_connections\":%lld,\"in_flight\":%zu}",
-               http_server_connections(app->http), (long long)app->cfg.max_connections,
-               http_server_in_flight(app->http));
+               http_server_connections(app->loops[0].http), (long long)app->cfg.max_connections,
+               in_flight(app));
     buf_printf(out, ",\"content_cache\":{\"entries\":%lld,\"bytes\":%lld,\"max_bytes\":%lld}",
                (long long)metrics_get(app->metrics, M_CONTENT_ENTRIES, 0),
                (long long)metrics_get(app->metrics, M_CONTENT_BYTES, 0),
@@ -190,10 +199,10 @@ static void app_refresh(void *arg)
 {
     struct app *app = arg;
     struct metrics *m = app->metrics;
-    metrics_set(m, M_CONNECTIONS, 0, (int64_t)http_server_connections(app->http));
-    metrics_set(m, M_IN_FLIGHT, 0, (int64_t)http_server_in_flight(app->http));
-    metrics_set(m, M_WORKERS_QUEUED, 0, workers_queued(app->workers));
-    metrics_set(m, M_WORKERS_BUSY, 0, workers_busy(app->workers));
+    metrics_set(m, M_CONNECTIONS, 0, (int64_t)http_server_connections(app->loops[0].http));
+    metrics_set(m, M_IN_FLIGHT, 0, (int64_t)in_flight(app));
+    metrics_set(m, M_WORKERS_QUEUED, 0, workers_queued(app->loops[0].workers));
+    metrics_set(m, M_WORKERS_BUSY, 0, workers_busy(app->loops[0].workers));
     metrics_set(m, M_TAIL_ALIVE, 0, tail_alive(app->tail));
     metrics_set(m, M_TAIL_LAG_MS, 0, tail_lag_ms(app->tail, tail_position(app->tail)));
 }

@@ -287,7 +287,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     h->app->failed = h->failed;
     pthread_mutex_unlock(&h->lock);
     if (h->app->failed)
-        event_base_loopbreak(h->app->base);
+        event_base_loopbreak(h->app->loops[0].base);
     else
         log_event(LOG_INFO, "up", LOG_S("name", h->app->name));
 }
@@ -313,7 +313,7 @@ static void on_ranker_timer(evutil_socket_t fd, short what, void *arg)
     if (h->ranker_asked)
         return;
     h->ranker_asked = true;
-    if (http_client_request(h->app->ranker, "GET", "/readyz", NULL, NULL, 0, PROBE_TIMEOUT_MS,
+    if (http_client_request(h->app->loops[0].ranker, "GET", "/readyz", NULL, NULL, 0, PROBE_TIMEOUT_MS,
                             on_ranker_answer, h, &e) < 0)
         h->ranker_asked = false; /* too many requests under way: these say how it is */
 }
@@ -324,13 +324,13 @@ static int add_events(struct health *h, struct err *e)
     h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (h->wake_fd < 0)
         return err_set(e, ERR_UNAVAILABLE, "eventfd: %s", strerror(errno));
-    h->wake = event_new(app->base, h->wake_fd, EV_READ | EV_PERSIST, on_wake, h);
+    h->wake = event_new(app->loops[0].base, h->wake_fd, EV_READ | EV_PERSIST, on_wake, h);
     if (h->wake == NULL || event_add(h->wake, NULL) != 0)
         return err_set(e, ERR_INTERNAL, "the loop takes no event");
-    if (app->ranker == NULL)
+    if (app->loops[0].ranker == NULL)
         return 0;
     const struct timeval second = {.tv_sec = 1};
-    h->ranker_timer = event_new(app->base, -1, EV_PERSIST, on_ranker_timer, h);
+    h->ranker_timer = event_new(app->loops[0].base, -1, EV_PERSIST, on_ranker_timer, h);
     if (h->ranker_timer == NULL || event_add(h->ranker_timer, &second) != 0)
         return err_set(e, ERR_INTERNAL, "the loop takes no timer");
     event_active(h->ranker_timer, EV_TIMEOUT, 0);

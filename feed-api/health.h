@@ -4,7 +4,7 @@
  * One thread. First it does, again and again until it works, what has to be done in MongoDB before a request
  * can be answered: collections and indexes, the key that signs cursors, the admin key; then the loop sets
  * app->up. From then on it asks Redis and MongoDB twice a second how they are. The ranker is asked from the
- * loop, once a second. health_get() may be called on any thread.
+ * first loop, once a second. health_get() may be called on any thread.
  */
 #ifndef FEEDMILL_HEALTH_H
 #define FEEDMILL_HEALTH_H

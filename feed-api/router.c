@@ -442,7 +442,8 @@ static void key_fetched(struct call *c)
 
 static void on_handle(struct http_request *q, void *arg)
 {
-    struct app *app = arg;
+    struct loop *loop = arg;
+    struct app *app = loop->app;
     const struct compiled *r = find_route(app, q);
     bool ask;
     if (r == NULL || !is_up(app, r, q))
@@ -450,7 +451,7 @@ static void on_handle(struct http_request *q, void *arg)
     struct identity who = {0};
     if (!check_credential(app, r, q, &who, &ask))
         return;
-    struct call *c = call_new(app, q, r->route);
+    struct call *c = call_new(loop, q, r->route);
     c->who = who;
     /* Pages and events do with Redis and what is in memory, as long as they can. */
     c->needs_mongo = r->class != MR_FEED && r->class != MR_EVENTS && r->class != MR_STATUS;
@@ -462,7 +463,8 @@ static void on_handle(struct http_request *q, void *arg)
 
 static void on_head(struct http_request *q, void *arg)
 {
-    struct app *app = arg;
+    struct loop *loop = arg;
+    struct app *app = loop->app;
     if (!has_body(q))
         return; /* the whole request is here: on_handle() follows */
     const struct compiled *r = find_route(app, q);
@@ -474,7 +476,7 @@ static void on_head(struct http_request *q, void *arg)
     q->max_body = r->route->body_max;
     if (ask)
         return; /* what is wrong besides is told to nobody before the key is known to be good */
-    struct call *c = call_new(app, q, r->route);
+    struct call *c = call_new(loop, q, r->route);
     if (check_call(c, r) < 0)
         call_finish(c);
     else
@@ -492,7 +494,8 @@ static void log_request(const struct http_request *q, const char *op, const char
 
 static void on_done(const struct http_request *q, int status, size_t bytes, int64_t us, void *arg)
 {
-    struct app *app = arg;
+    const struct loop *loop = arg;
+    struct app *app = loop->app;
     const struct compiled *r = q->route > 0 ? &table.routes[q->route - 1] : NULL;
     size_t class = r != NULL ? r->class : MR_NONE;
     metrics_add(app->metrics, M_REQUESTS, class, 1);
@@ -510,15 +513,17 @@ static void on_done(const struct http_request *q, int status, size_t bytes, int6
     }
 }
 
-int router_init(struct app *app, struct http_server_options *o, struct err *e)
+int router_init(struct err *e)
 {
-    if (compile_table(e) < 0)
-        return -1;
+    return compile_table(e);
+}
+
+void router_options(struct loop *l, struct http_server_options *o)
+{
     o->head = on_head;
     o->handle = on_handle;
     o->on_done = on_done;
-    o->arg = app;
-    return 0;
+    o->arg = l;
 }
 
 void router_done(void)

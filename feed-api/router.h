@@ -43,11 +43,12 @@ struct route {
 extern const struct route routes_items[], routes_bulk[], routes_targets[], routes_graph[], routes_feed[],
     routes_events[], routes_keys[], routes_status[], routes_dead_letters[], routes_delivery[];
 
-struct app;
+struct loop;
 
-/* router_init() compiles the tables and fills the callbacks of the server's options. Once a process.
- * ERR_INTERNAL: a row is wrong. */
-int router_init(struct app *app, struct http_server_options *o, struct err *e) MUST_USE;
+/* router_init() compiles the tables. Once a process, before loops run. ERR_INTERNAL: a row is wrong.
+ * router_options() fills the callbacks of the options of a loop's server. */
+int router_init(struct err *e) MUST_USE;
+void router_options(struct loop *l, struct http_server_options *o);
 void router_done(void);
 
 /* router_print() writes a line a route to stdout, fields by single spaces: method, path, operation, access

@@ -6,7 +6,7 @@ int workers_start(struct workers **out, struct app *app, unsigned threads, unsig
 {
     struct workers_options o = {
         .app = app,
-        .base = app->base,
+        .base = app->loops[0].base,
         .mongo = app->mongo,
         .redis = &app->redis_address,
         .threads = threads,
