@@ -134,8 +134,6 @@ static enum http_head_result check_line(struct http_head *h, const char *l, size
             h->len = h->line = 0;
             return HTTP_HEAD_MORE;
         }
-        if (n > REQUEST_LINE)
-            return bad(h, PROBLEM_URI_TOO_LONG, "the target is longer than 8192 bytes");
         enum http_head_result r = check_request_line(h, l, n);
         h->fields_start = h->line = h->len;
         return r;
@@ -148,8 +146,8 @@ static enum http_head_result check_line(struct http_head *h, const char *l, size
     return check_field_line(h, l, n);
 }
 
-/* A line that has not ended yet must not grow beyond what a complete one could have. */
-static enum http_head_result check_partial(struct http_head *h)
+/* A line, whether it has ended or not, must not grow beyond what a good one could have. */
+static enum http_head_result check_size(struct http_head *h)
 {
     if (h->fields_start == 0 && h->len > REQUEST_LINE + 2)
         return bad(h, PROBLEM_URI_TOO_LONG, "the target is longer than 8192 bytes");
@@ -386,10 +384,10 @@ enum http_head_result http_head_feed(struct http_head *h, const char *p, size_t 
         memcpy(h->buf + h->len, p, take);
         h->len += take;
         p += take;
-        if (lf == NULL) {
-            r = check_partial(h);
+        /* Before what is wrong in the line: else it would matter how much of it has come. */
+        r = check_size(h);
+        if (lf == NULL || r != HTTP_HEAD_MORE)
             continue;
-        }
         const char *l = h->buf + h->line;
         size_t line_len = h->len - h->line;
         if (line_len < 2 || l[line_len - 2] != '\r')

@@ -20,31 +20,6 @@ struct folded {
     size_t n;
 };
 
-/* ---- folding ---- */
-
-static utf8proc_int32_t before_folding(utf8proc_int32_t c, void *arg)
-{
-    (void)arg;
-    return c == 0x131 ? 'i' : c; /* dotless i; the dotted capital folds to i and a dot, see after_folding() */
-}
-
-/* Answers 0 for a character to be dropped. */
-static uint32_t after_folding(uint32_t c, uint32_t before)
-{
-    static const uint16_t tonos[][2] = {{0x3ac, 0x3b1}, {0x3ad, 0x3b5}, {0x3ae, 0x3b7},
-                                        {0x3af, 0x3b9}, {0x3cc, 0x3bf}, {0x3cd, 0x3c5},
-                                        {0x3ce, 0x3c9}, {0x390, 0x3ca}, {0x3b0, 0x3cb}};
-    if (c == 0x307 && before == 'i')
-        return 0;
-    if (c == 0x2019 || c == 0x2bc) /* the printed apostrophe, the modifier letter */
-        return '\'';
-    for (size_t i = 0; c >= 0x390 && c <= 0x3ce && i < MEM_COUNT(tonos); i++) {
-        if (tonos[i][0] == c)
-            return tonos[i][1];
-    }
-    return c;
-}
-
 /* Scripts that are written without spaces between words. */
 static bool is_spaceless(uint32_t c)
 {
@@ -101,6 +76,39 @@ static enum char_kind kind_of(uint32_t c)
     default:
         return KIND_OTHER;
     }
+}
+
+/* ---- folding ---- */
+
+/* White space becomes a line feed, so that a space after folding is known to come from inside of a character:
+ * the spacing accents and some ligatures are folded to several characters with spaces among them. */
+static utf8proc_int32_t before_folding(utf8proc_int32_t c, void *arg)
+{
+    (void)arg;
+    if (c == 0x131)
+        return 'i'; /* dotless i; the dotted capital folds to i and a dot, see after_folding() */
+    if (c == 0xb4)
+        return '\''; /* typed for an apostrophe */
+    if (c == ' ')
+        return '\n';
+    return c > 0x7f && kind_of((uint32_t)c) == KIND_SPACE ? '\n' : c;
+}
+
+/* Answers 0 for a character to be dropped. */
+static uint32_t after_folding(uint32_t c, uint32_t before)
+{
+    static const uint16_t tonos[][2] = {{0x3ac, 0x3b1}, {0x3ad, 0x3b5}, {0x3ae, 0x3b7},
+                                        {0x3af, 0x3b9}, {0x3cc, 0x3bf}, {0x3cd, 0x3c5},
+                                        {0x3ce, 0x3c9}, {0x390, 0x3ca}, {0x3b0, 0x3cb}};
+    if (c == ' ' || (c == 0x307 && before == 'i'))
+        return 0;
+    if (c == 0x2019 || c == 0x2bc) /* the printed apostrophe, the modifier letter */
+        return '\'';
+    for (size_t i = 0; c >= 0x390 && c <= 0x3ce && i < MEM_COUNT(tonos); i++) {
+        if (tonos[i][0] == c)
+            return tonos[i][1];
+    }
+    return c;
 }
 
 static void folded_done(struct folded *f)

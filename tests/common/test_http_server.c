@@ -353,6 +353,17 @@ static void a_header_section_over_16_kib_or_100_lines_is_431(void **state)
     refuses_built(repeat(CHUNKED "0\r\nX: ", "a", 17000, "\r\n\r\n"), 431);
 }
 
+/* What a fuzzer found: it mattered how much of the line had come when something else was wrong with it, too.
+ */
+static void a_line_that_is_too_long_is_told_wherever_it_is_split(void **state)
+{
+    (void)state;
+    refuses_built(repeat("GET /", "a", 9000, "\rb HTTP/1.1\r\n" HOST "\r\n"), 414);
+    refuses_built(repeat("GET /", "a", 9000, " HTTP/1.1\n\n"), 414);
+    refuses_built(repeat("GET / HTTP/1.1\r\n" HOST "X: ", "b", 17000, "\n\n"), 431);
+    refuses_built(repeat("GET / HTTP/1.1\r\n" HOST "X: ", "b", 17000, "\rb\r\n\r\n"), 431);
+}
+
 static void a_long_target_and_full_headers_fit_together(void **state)
 {
     (void)state;
@@ -416,6 +427,7 @@ int main(void)
         cmocka_unit_test(only_100_continue_can_be_expected),
         cmocka_unit_test(a_target_over_8_kib_is_414),
         cmocka_unit_test(a_header_section_over_16_kib_or_100_lines_is_431),
+        cmocka_unit_test(a_line_that_is_too_long_is_told_wherever_it_is_split),
         cmocka_unit_test(a_long_target_and_full_headers_fit_together),
         cmocka_unit_test(the_request_id_is_taken_when_it_is_plain_and_made_otherwise),
         cmocka_unit_test(too_many_segments_are_counted_but_not_listed),

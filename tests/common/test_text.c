@@ -291,6 +291,28 @@ static void an_endless_text_is_cut_and_says_so(void **state)
     free(text);
 }
 
+/* What a fuzzer found: such a character is folded to a space and something, and a word with a space is in no
+ * text. */
+static void characters_that_fold_to_a_space_and_more_are_found(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"\xc2\xa8"
+                                        "a", /* a spacing diaeresis */
+                                        "a\xe2\x80\xbe"
+                                        "b",             /* an overline */
+                                        "\xef\xb7\xba"}; /* an Arabic ligature of four words */
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "see %s, and more", words[i]);
+        hides(words[i], words[i]);
+        hides(text, words[i]);
+    }
+    hides("the cat\xc2\xb4s tail", "cat"); /* an acute accent for an apostrophe */
+    hides("the\xc2\xa0"
+          "cat\xe3\x80\x80sat",
+          "cat"); /* other white space parts words as before */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +333,7 @@ int main(void)
         cmocka_unit_test(a_text_that_is_not_utf8_has_no_words),
         cmocka_unit_test(repeated_words_are_kept_once),
         cmocka_unit_test(an_endless_text_is_cut_and_says_so),
+        cmocka_unit_test(characters_that_fold_to_a_space_and_more_are_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
