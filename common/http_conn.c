@@ -61,6 +61,8 @@ void conn_close(struct http_conn *c)
     event_del(&c->read_ev);
     event_del(&c->write_ev);
     close(c->fd);
+    if (c->counted)
+        peers_leave(c->server->o.peers, &c->ip);
     http_server_forget(c->server, c);
     conn_shut(c);
 }
@@ -190,11 +192,19 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
     conn_leave(c); /* settling writes */
 }
 
+/* A byte now and then would keep a connection and what is held for its body as long as the body may take. */
+static bool body_is_slow(const struct http_conn *c, int64_t now)
+{
+    const struct http_server_options *o = &c->server->o;
+    int64_t ms = now - c->body_began - o->body_grace_ms;
+    return o->min_body_rate != 0 && ms > 0 && c->cur->pub.body_len < (size_t)ms * o->min_body_rate / 1000;
+}
+
 void conn_check(struct http_conn *c, int64_t now)
 {
     bool in_body = c->phase == HTTP_READ_LENGTH || c->phase == HTTP_READ_CHUNKS;
     bool late = c->read_deadline != 0 && now >= c->read_deadline;
-    if (in_body && c->body_deadline != 0 && now >= c->body_deadline)
+    if (in_body && c->body_deadline != 0 && (now >= c->body_deadline || body_is_slow(c, now)))
         late = true;
     if (c->write_deadline != 0 && now >= c->write_deadline) {
         conn_close(c);
@@ -218,6 +228,16 @@ static void name_peer(struct http_conn *c, const struct sockaddr *peer)
         inet_ntop(peer->sa_family, a, c->client, sizeof c->client);
 }
 
+static enum peers_answer enter(struct http_conn *c)
+{
+    struct peers *p = c->server->o.peers;
+    if (p == NULL || !ip_parse(c->client, strlen(c->client), &c->ip))
+        return PEERS_OK;
+    enum peers_answer answer = peers_enter(p, &c->ip);
+    c->counted = answer != PEERS_CLOSE;
+    return answer;
+}
+
 void conn_new(struct http_server *s, int fd, const struct sockaddr *peer, bool refuse)
 {
     struct http_conn *c = mem_zero(1, sizeof *c);
@@ -227,6 +247,13 @@ void conn_new(struct http_server *s, int fd, const struct sockaddr *peer, bool r
     c->out = evbuffer_new();
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     name_peer(c, peer);
+    enum peers_answer room = enter(c);
+    if (room == PEERS_CLOSE) {
+        close(fd);
+        http_server_count(s, -1);
+        conn_free(c);
+        return;
+    }
     event_assign(&c->read_ev, s->base, fd, EV_READ | EV_PERSIST, on_readable, c);
     event_assign(&c->write_ev, s->base, fd, EV_WRITE | EV_PERSIST, on_writable, c);
     c->next = s->conns;
@@ -236,6 +263,8 @@ void conn_new(struct http_server *s, int fd, const struct sockaddr *peer, bool r
     conn_enter(c);
     if (refuse)
         conn_fail(c, PROBLEM_OVERLOADED, "too many connections");
+    else if (room == PEERS_REFUSE)
+        conn_fail(c, PROBLEM_TOO_MANY_REQUESTS, "too many connections from this address");
     else
         c->read_deadline = clock_mono_ms() + s->o.head_timeout_ms;
     conn_leave(c);

@@ -19,6 +19,8 @@
 #include "common/http_chunk.h"
 #include "common/http_head.h"
 #include "common/http_server.h"
+#include "common/ip.h"
+#include "common/peers.h"
 #include "common/problem.h"
 
 #define HTTP_MAX_LISTENERS 8
@@ -90,7 +92,10 @@ struct http_conn {
     struct evbuffer *out;
     int64_t read_deadline; /* ms; 0: none */
     int64_t body_deadline;
+    int64_t body_began;
     int64_t write_deadline;
+    bool counted; /* by the server's peers, as one of ip */
+    struct ip ip;
     char client[INET6_ADDRSTRLEN];
 };
 

@@ -76,8 +76,9 @@ void conn_fail(struct http_conn *c, enum problem_code code, const char *why)
     x->close_after = true;
     x->handed = true;
     x->pub.body_len = 0;
+    int status = problem_status(code);
     struct problem p = {
-        .code = code, .detail = why, .retry_after_ms = problem_status(code) == 503 ? 1000 : 0};
+        .code = code, .detail = why, .retry_after_ms = status == 503 || status == 429 ? 1000 : 0};
     problem_reply(&x->pub, &p);
 }
 
@@ -162,6 +163,7 @@ static void begin_body(struct http_conn *c)
     }
     int64_t now = clock_mono_ms();
     c->read_deadline = now + s->o.stall_timeout_ms;
+    c->body_began = now;
     c->body_deadline = now + s->o.body_timeout_ms;
     if (x->head.expect_continue) {
         c->continue_due = true;

@@ -369,6 +369,7 @@ void http_stream_start(struct http_request *r, int status, const char *type)
     assert(!x->answered && !x->started);
     x->status = status;
     x->started = x->handed = x->chunked_out = true;
+    r->streamed = true;
     if (c == NULL)
         return;
     conn_enter(c);

@@ -258,13 +258,14 @@ static void fill_defaults(struct http_server_options *o)
     fill_ms(&o->idle_timeout_ms, 60000);
     fill_ms(&o->stall_timeout_ms, 10000);
     fill_ms(&o->body_timeout_ms, 60000);
+    fill_ms(&o->body_grace_ms, 5000);
     fill_ms(&o->linger_timeout_ms, 2000);
 }
 
 static int64_t tick_ms(const struct http_server_options *o)
 {
-    int64_t t[] = {o->head_timeout_ms, o->idle_timeout_ms, o->stall_timeout_ms, o->body_timeout_ms,
-                   o->linger_timeout_ms};
+    int64_t t[] = {o->head_timeout_ms, o->idle_timeout_ms, o->stall_timeout_ms,
+                   o->body_timeout_ms, o->body_grace_ms,   o->linger_timeout_ms};
     int64_t least = TICK_MAX_MS * 8;
     for (size_t i = 0; i < MEM_COUNT(t); i++)
         least = t[i] < least ? t[i] : least;
@@ -393,6 +394,23 @@ size_t http_request_header_count(const struct http_request *r, const char *name)
     for (int i = http_head_find(h, name, 0); i >= 0; i = http_head_find(h, name, (size_t)i + 1))
         n++;
     return n;
+}
+
+const char *http_request_header_at(const struct http_request *r, const char *name, size_t n)
+{
+    const struct http_head *h = &http_exchange_of(r)->head;
+    int i = http_head_find(h, name, 0);
+    while (i >= 0 && n-- > 0)
+        i = http_head_find(h, name, (size_t)i + 1);
+    return i < 0 ? NULL : h->buf + h->fields[i].value;
+}
+
+void http_request_set_client(struct http_request *r, const char *address)
+{
+    struct http_exchange *x = http_exchange_of(r);
+    size_t n = strnlen(address, sizeof x->client - 1);
+    memcpy(x->client, address, n);
+    x->client[n] = '\0';
 }
 
 bool http_request_is_gone(const struct http_request *r)

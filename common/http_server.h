@@ -27,12 +27,15 @@
 struct event_base;
 struct evbuffer;
 struct http_server;
+struct peers;
 
 #define HTTP_MAX_HEADER_BYTES (16 * 1024)
 #define HTTP_MAX_HEADER_LINES 100
 #define HTTP_MAX_TARGET       (8 * 1024)
 #define HTTP_MAX_SEGMENTS     12
 #define HTTP_ID_SIZE          65 /* a request id: 1 to 64 of A-Z a-z 0-9 . _ - and the NUL */
+#define HTTP_WHO_SIZE         68
+#define HTTP_SPANS            4
 
 /* What a handler sees. All strings are NUL-terminated and live until the request is answered. The fields up
  * to `client` are for reading only. */
@@ -48,11 +51,15 @@ struct http_request {
     const char *body;   /* "" in head(); complete in handle(); followed by a NUL that is not counted */
     size_t body_len;    /* bytes */
     const char *id;     /* the request id, the client's X-Request-Id if it is well-formed */
-    const char *client; /* the address of the peer: "127.0.0.1" or "::1" */
+    const char *client; /* the address of the peer: "127.0.0.1" or "::1"; see http_request_set_client() */
     int64_t arrived_us; /* clock_mono_us() when the head was complete */
+    bool streamed;      /* the answer was begun by http_stream_start() */
     size_t max_body;    /* head() may set it; bytes; starts as options.max_body; more is answered 413 */
     int route;          /* free for the user's tag (metrics, logs); starts as 0 */
     void *user;         /* free for the user; starts as NULL */
+    unsigned marks;     /* free for the user's flags; starts as 0 */
+    int64_t spent_us[HTTP_SPANS]; /* free for the user: where the time went; start as 0 */
+    char who[HTTP_WHO_SIZE];      /* free for the user: who asks, for logs; starts as "" */
 };
 
 typedef void (*http_request_fn)(struct http_request *r, void *arg);
@@ -76,15 +83,18 @@ struct http_server_options {
     void *arg; /* given to all three */
 
     struct http_budget *budget; /* borrowed, of all of them; NULL: it has its own */
-    size_t max_connections;     /* further ones are answered 503 and closed; 0: 10,000 */
-    size_t max_body;            /* bytes; 0: 128 KiB */
-    size_t max_body_total;      /* bytes of bodies held by all connections; beyond it 503; 0: 256 MiB */
-    size_t max_pipelined;       /* requests of one connection in work at once; 0: 16 */
-    size_t max_unsent; /* bytes of a stream not yet taken by the client before it is cut off; 0: 8 MiB */
+    struct peers *peers; /* borrowed: the connections of each address, beyond its share 429; NULL: no cap */
+    size_t max_connections; /* further ones are answered 503 and closed; 0: 10,000 */
+    size_t max_body;        /* bytes; 0: 128 KiB */
+    size_t max_body_total;  /* bytes of bodies held by all connections; beyond it 503; 0: 256 MiB */
+    size_t max_pipelined;   /* requests of one connection in work at once; 0: 16 */
+    size_t max_unsent;      /* bytes of a stream not yet taken by the client before it is cut off; 0: 8 MiB */
     int64_t head_timeout_ms;   /* from the head's first byte to its end, else 408; 0: 10,000 */
     int64_t idle_timeout_ms;   /* between requests, then closed; 0: 60,000 */
     int64_t stall_timeout_ms;  /* a body or an answer that does not move, then 408 or cut; 0: 10,000 */
     int64_t body_timeout_ms;   /* for a whole body, else 408; 0: 60,000 */
+    int64_t body_grace_ms;     /* a body may begin slowly for so long, then min_body_rate counts; 0: 5,000 */
+    size_t min_body_rate;      /* bytes a second that a body has to come with since then, else 408; 0: any */
     int64_t linger_timeout_ms; /* reading on after a closing answer, so that the client sees it; 0: 2,000 */
 };
 
@@ -125,6 +135,14 @@ const char *http_request_header(const struct http_request *r, const char *name);
 
 /* http_request_header_count() counts how often a field is given. */
 size_t http_request_header_count(const struct http_request *r, const char *name);
+
+/* http_request_header_at() is the field given as number n of this name, from 0; NULL when there are not so
+ * many. */
+const char *http_request_header_at(const struct http_request *r, const char *name, size_t n);
+
+/* http_request_set_client() puts another address (up to 45 bytes) in place of r->client: that of the client
+ * behind a proxy. */
+void http_request_set_client(struct http_request *r, const char *address);
 
 /* http_request_is_gone() says that the client has closed its side (so the answer is most likely for nobody).
  */
