@@ -14,15 +14,17 @@ CC_asan    := gcc
 CC_tsan    := gcc
 CC_clang   := clang
 CC_fuzz    := clang
+CC_cov     := clang
 CC         := $(CC_$(V))
 ifeq ($(CC),)
-$(error unknown variant V=$(V): use release, asan, tsan, clang or fuzz)
+$(error unknown variant V=$(V): use release, asan, tsan, clang, fuzz or cov)
 endif
 
 OPT_release := -O2
 OPT_clang   := -O2
 OPT_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT_fuzz    := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_cov     := -O1 -fsanitize=fuzzer-no-link -fprofile-instr-generate -fcoverage-mapping
 OPT_tsan    := -O1 -fsanitize=thread -fno-omit-frame-pointer
 
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-format-truncation
@@ -167,14 +169,23 @@ bench-fanout: ## measure deliveries against plain Redis, audiences, fairness: RO
 	@$(SUBMAKE) V=release build
 	@python3 tools/bench/fanout.py
 
+bench-pages: ## measure feed pages against nginx with the same bytes and Redis' ZRANGE: ROUNDS=5 QUICK=1 ONLY=A,B
+	@tools/setup.sh run bench
+	@$(SUBMAKE) V=release build
+	@python3 tools/bench/pages.py
+
 bench-move-in: ## move millions in, interrupted and resumed, count and compare: ITEMS=200000 EDGES=800000 SEED=1 CACHE_GB=1
 	@tools/setup.sh run
 	@$(SUBMAKE) V=release build
 	@ITEMS=$(ITEMS) EDGES=$(EDGES) SEED=$(SEED) CACHE_GB=$(CACHE_GB) python3 tools/bench/move_in.py
 
-fuzz: ## run each fuzz target of tests/fuzz for FUZZ_SECONDS=30
+fuzz: ## run each fuzz target of tests/fuzz for FUZZ_SECONDS=60, two at a time: ONLY=http
 	@tools/setup.sh run fuzz
-	@tools/fuzz.sh $(or $(FUZZ_SECONDS),30)
+	@ONLY="$(ONLY)" JOBS=$(JOBS) tools/fuzz.sh $(or $(FUZZ_SECONDS),60)
+
+fuzz-coverage: ## which lines of the parsers the kept inputs of tests/fuzz/corpus reach
+	@tools/setup.sh run fuzz
+	@JOBS=$(JOBS) tools/fuzz.sh coverage
 
 lint: ## format, clang's warnings, static analysis, scripts; changes nothing
 	@tools/setup.sh run test lint
@@ -193,5 +204,5 @@ clean: ## remove everything that was built
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
 
-.PHONY: build tests setup run test san bench bench-fanout chaos-fanout bench-move-in fuzz lint fmt show-includes clean help
+.PHONY: build tests setup run test san bench bench-fanout bench-pages chaos-fanout bench-move-in fuzz fuzz-coverage lint fmt show-includes clean help
 .SECONDARY:

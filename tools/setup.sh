@@ -182,6 +182,23 @@ provide_mongod() {
     say "mongod: done, in $deps/mongod"
 }
 
+# Debian's package starts a service too, so only its binary is taken: what bench-pages compares with.
+provide_nginx() {
+    local tmp=$deps/nginx.$$
+    command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || [ -x $deps/nginx/usr/sbin/nginx ] && return 0
+    [ -z "${FEEDMILL_NO_APT:-}" ] || fail nginx "there is no nginx on PATH" "install one by your system's means"
+    say "nginx: fetching Debian's package, which is unpacked and not installed"
+    mkdir -p "$tmp/root"
+    if ! (cd "$tmp" && apt-get -q -o Acquire::Retries=3 download nginx) >>$log 2>&1; then
+        apt update || true
+        (cd "$tmp" && apt-get -q -o Acquire::Retries=3 download nginx) >>$log 2>&1 ||
+            fail nginx "apt-get could not download nginx (see $log)" "check the network and /etc/apt/sources.list, then try again"
+    fi
+    dpkg-deb -x "$tmp"/nginx_*.deb "$tmp/root" >>$log 2>&1 && rm -rf $deps/nginx && mv "$tmp/root" $deps/nginx && rm -rf "$tmp" ||
+        fail nginx "can't unpack nginx (see $log)" "check the space on the disk of $PWD, then try again"
+    $deps/nginx/usr/sbin/nginx -v 2>>$log || fail nginx "the fetched nginx does not run (see $log)" "install nginx by hand"
+}
+
 check_machine
 check_place
 # Two of us at a time would get into each other's way.
@@ -190,3 +207,4 @@ flock -w 900 9 || fail lock "another set-up has been running in $PWD for 15 minu
 install_packages
 link_redis
 provide_mongod
+case " $purposes " in *" bench "*) provide_nginx ;; esac

@@ -14,24 +14,20 @@ on this machine, with real processes; nothing else should run on it meanwhile.
 Everything that is compared takes turns within a round. Environment (or flag): ROUNDS=5, QUICK=1 (small sizes: for trying
 this program), ONLY=A,B. Ctrl-C ends it within seconds; what was measured by then is in the table and in the JSON.
 """
-import argparse
 import asyncio
-import contextlib
-import http.client
 import os
-import signal
 import statistics
-import subprocess
 import sys
 import time
 
 sys.dont_write_bytecode = True  # the sources' folder stays as it is
 
+import harness
 import peer
 import pull
 import visible
 import world
-from report import Report, quantile
+from report import quantile
 
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
 ALL = "ABCDEFGH"
@@ -42,35 +38,16 @@ FULL = 10000  # readers, full timelines
 SMALL_TIMELINES = 20
 
 
-TROUBLE = (world.Failed, OSError, http.client.HTTPException, subprocess.SubprocessError)
-
-
-class Bench:
-    def __init__(self, options):
-        self.rounds, self.quick, self.only = options.rounds, options.quick, options.only
-        self.report = Report()
-        self.stack = self.trouble = None
+class Bench(harness.Bench):
+    def __init__(self, o):
+        super().__init__(o)
         self.tags = 0
 
     def tag(self):
         self.tags += 1
         return "t%d" % self.tags
 
-    def size(self, full, quick):
-        return quick if self.quick else full
-
-    def wants(self, letters):
-        return any(x in self.only for x in letters)
-
     # ---- what the jobs measure with ----
-
-    @contextlib.contextmanager
-    def turns(self):
-        """Around the rounds of a job: when they end early, the job still reports those it has; then it ends."""
-        try:
-            yield
-        except (KeyboardInterrupt, *TROUBLE) as e:
-            self.trouble = e
 
     def deliver(self, publisher, items, expect):
         """Publishes in bulk; seconds until all is applied and progress says so, and CPU seconds by process."""
@@ -370,11 +347,6 @@ class Bench:
         checks, findings = stack.audit()
         self.report.note("fanout itself compared %d timelines with MongoDB meanwhile: %d findings" % (checks, findings))
 
-    def end_world(self):
-        if self.stack:
-            self.stack.end()
-            self.stack = None
-
     def measure(self, letters, job):
         if self.wants(letters):
             began = time.monotonic()
@@ -403,43 +375,5 @@ class Bench:
         self.measure("G", lambda: pull.job(self))
 
 
-def options():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--rounds", type=int, default=int(os.environ.get("ROUNDS") or 0), help="5; 2 when quick")
-    p.add_argument("--quick", action="store_true", default=os.environ.get("QUICK", "") not in ("", "0"))
-    p.add_argument("--only", default=os.environ.get("ONLY") or ALL, help="letters of the list above")
-    o = p.parse_args()
-    o.only = "".join(x for x in o.only.upper() if x.isalpha())
-    if set(o.only) - set(ALL):
-        p.error("--only: letters of %s" % ALL)
-    o.rounds = o.rounds or (2 if o.quick else 5)
-    return o
-
-
-def main():
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    o = options()
-    b = Bench(o)
-    complete, rc = False, 0
-    try:
-        b.run()
-        complete = True
-    except KeyboardInterrupt:
-        print("\ninterrupted: what follows is what was measured until now")
-        rc = 130
-    except TROUBLE as e:
-        print("\nFAILED: %s" % e)
-        if b.stack:
-            print("\n".join(b.stack.story()))
-        rc = 1
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        b.end_world()
-    b.report.commands()
-    b.report.verdict()
-    b.report.write(OUT, complete)
-    return rc
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.run(Bench(harness.options(__doc__, ALL)), OUT))
