@@ -38,9 +38,10 @@ CACHE_MIB = 64
 BODY = 1000            # bytes, about
 FOLLOWS = 50
 REBUILT_FOLLOWS, DEEP_FOLLOWS, DEEP = 200, 2000, 100
-HALF_CONNECTIONS, OVER_CONNECTIONS = 256, 1024
-# All limits stay switched on; those of rates stand where a load of one key does not meet them.
-ENVIRONMENT = {"FEEDMILL_CONTENT_CACHE_BYTES": "%dm" % CACHE_MIB, "FEEDMILL_PUBLISH_BACKLOG_MAX": "0"}
+HALF_CONNECTIONS, OVER_CONNECTIONS = 256, 800
+# Limits of rates are switched on, and stand where one client on loopback does not meet them.
+ENVIRONMENT = dict({"FEEDMILL_CONTENT_CACHE_BYTES": "%dm" % CACHE_MIB, "FEEDMILL_PUBLISH_BACKLOG_MAX": "0"},
+                   **{"FEEDMILL_RATE_" + x: "1000000" for x in ("KEY", "USER", "ADDRESS")})
 
 
 def feed_state(data):
