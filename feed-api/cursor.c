@@ -68,25 +68,35 @@ static void get_string(struct unpacker *u, char *out, size_t size)
     u->at += n;
 }
 
+static void pack(const struct cursor *c, struct packer *p)
+{
+    put_number(p, VERSION);
+    put_number(p, c->route);
+    put_number(p, c->order);
+    put_string(p, c->scope);
+    put_string(p, c->profile);
+    put_string(p, c->session);
+    put_string(p, c->fallback);
+    put_string(p, c->chain);
+    put_number(p, c->served);
+    put_number(p, c->place);
+    put_number(p, c->basis);
+    put_number(p, c->last);
+    put_string(p, c->last_key);
+    put_number(p, (uint64_t)c->last_number);
+    put_number(p, c->freshness);
+    put_number(p, c->newest);
+    /* At the end and only when there: cursors made before there was an `after` stay valid. */
+    if (c->after || c->after_freshness) {
+        put_number(p, c->after);
+        put_number(p, c->after_freshness);
+    }
+}
+
 void cursor_seal(const unsigned char key[CURSOR_KEY_SIZE], const struct cursor *c, char out[CURSOR_TEXT_SIZE])
 {
     struct packer p = {.n = 0};
-    put_number(&p, VERSION);
-    put_number(&p, c->route);
-    put_number(&p, c->order);
-    put_string(&p, c->scope);
-    put_string(&p, c->profile);
-    put_string(&p, c->session);
-    put_string(&p, c->fallback);
-    put_string(&p, c->chain);
-    put_number(&p, c->served);
-    put_number(&p, c->place);
-    put_number(&p, c->basis);
-    put_number(&p, c->last);
-    put_string(&p, c->last_key);
-    put_number(&p, (uint64_t)c->last_number);
-    put_number(&p, c->freshness);
-    put_number(&p, c->newest);
+    pack(c, &p);
     uint8_t mac[SIGN_MAC_SIZE];
     sign_hmac(key, p.bytes, p.n, mac);
     assert(p.n + MAC_BYTES <= PACKED_MAX);
@@ -114,7 +124,17 @@ static bool unpack(const uint8_t *bytes, size_t n, struct cursor *c)
     c->last_number = (int64_t)get_number(&u);
     c->freshness = get_number(&u);
     c->newest = get_number(&u);
-    return !u.bad && u.at == u.end;
+    if (!u.bad && u.at != u.end) {
+        c->after = get_number(&u);
+        c->after_freshness = get_number(&u);
+    }
+    if (u.bad || u.at != u.end || c->order > CURSOR_RANKED)
+        return false;
+    /* One place has one cursor: what packs to other bytes (numbers with more bytes or beyond their field, a
+     * NUL within a string) is not what was packed. */
+    struct packer p = {.n = 0};
+    pack(c, &p);
+    return p.n == n && memcmp(p.bytes, bytes, n) == 0;
 }
 
 int cursor_open(const unsigned char key[CURSOR_KEY_SIZE], const char *text, enum cursor_route route,

@@ -52,9 +52,11 @@ struct cursor {
     item_id last;                    /* pages of items: what follows is older than this */
     char last_key[CURSOR_LAST_SIZE]; /* listings: what follows comes after this; the listing's own business
                                         (binary free) */
-    int64_t last_number; /* listings that are ordered by a number first (followers): that of the last row */
-    ts_t freshness;      /* of the first page; acts as `position` later on */
-    item_id newest;      /* of the first page */
+    int64_t last_number;  /* listings that are ordered by a number first (followers): that of the last row */
+    ts_t freshness;       /* of the first page; acts as `position` later on */
+    item_id newest;       /* of the first page */
+    item_id after;        /* feed: only what is newer; 0: everything */
+    ts_t after_freshness; /* feed: of the page whose `newest` was given as `after` */
 };
 
 /* cursor_seal() writes c as text into out (at least CURSOR_TEXT_SIZE bytes); key is CURSOR_KEY_SIZE bytes

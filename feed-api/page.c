@@ -85,6 +85,10 @@ void page_add_ids(struct page *p, const item_id *ids, size_t n, bool end)
     for (size_t i = 0; i < n; i++) {
         if (!p->any_order && ids[i] >= p->oldest)
             continue;
+        if (ids[i] <= p->after) {
+            end = true;
+            break;
+        }
         p->ids[p->n++] = ids[i];
         p->oldest = ids[i];
     }

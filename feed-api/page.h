@@ -33,6 +33,8 @@ struct page {
     unsigned limit;
     unsigned scan_max; /* ids decided at most */
     item_id before;    /* only older ids; ITEM_ID_MAX + 1: from the newest on */
+    item_id after;     /* only newer ids: with the first that is not, the page is at its end. 0: down to the
+                          oldest */
     bool any_order;    /* ids come in an order of their own (ranked), and n_last counts instead of last */
 
     /* ids not decided yet: ids[at..n) */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/base64url.h"
+#include "common/sign.h"
 #include "feed-api/cursor.h"
 
 static const unsigned char key[CURSOR_KEY_SIZE] = "0123456789abcdef0123456789abcde";
@@ -24,6 +25,8 @@ static struct cursor sample(void)
                        .last_number = -7,
                        .freshness = 0xfedcba9876543210u,
                        .newest = 123,
+                       .after = 7,
+                       .after_freshness = 0x123456789abcdef0u,
                        .basis = 99};
     strcpy(c.scope, "zo\xc3\xab");
     strcpy(c.profile, "default");
@@ -56,7 +59,9 @@ static void the_longest_cursor_fits(void **state)
                        .last = UINT64_MAX,
                        .last_number = -1,
                        .freshness = UINT64_MAX,
-                       .newest = UINT64_MAX},
+                       .newest = UINT64_MAX,
+                       .after = UINT64_MAX,
+                       .after_freshness = UINT64_MAX},
                   d;
     memset(c.scope, 'a', sizeof c.scope - 1);
     memset(c.profile, 'b', sizeof c.profile - 1);
@@ -139,6 +144,21 @@ static void a_cursor_of_another_route_or_reader_is_refused(void **state)
     assert_int_equal(d.last, 5);
 }
 
+/* Those of a paging without `after` have the layout that all had before there was one. */
+static void a_cursor_without_after_is_as_it_always_was(void **state)
+{
+    (void)state;
+    static const char old[] = "AQEAAXUAAAAAAAAABQAAAAdYlQDD8EaPEl7BJp0BgiQU";
+    struct cursor c = {.route = CURSOR_FEED, .last = 5, .freshness = 0, .newest = 7}, d = {0};
+    char text[CURSOR_TEXT_SIZE];
+    struct err e;
+    strcpy(c.scope, "u");
+    cursor_seal(key, &c, text);
+    assert_string_equal(text, old);
+    assert_int_equal(cursor_open(key, old, CURSOR_FEED, "u", &d, &e), 0);
+    assert_memory_equal(&c, &d, sizeof c);
+}
+
 static void a_newest_token_is_no_cursor(void **state)
 {
     (void)state;
@@ -152,6 +172,46 @@ static void a_newest_token_is_no_cursor(void **state)
     assert_int_equal(d.newest, 9);
 }
 
+/* Signs packed bytes as they are, as only somebody with the key can. */
+static void seal_packed(const uint8_t *packed, size_t n, char out[CURSOR_TEXT_SIZE])
+{
+    uint8_t bytes[CURSOR_TEXT_SIZE / 2];
+    uint8_t mac[SIGN_MAC_SIZE];
+    memcpy(bytes, packed, n);
+    sign_hmac(key, bytes, n, mac);
+    memcpy(bytes + n, mac, 16);
+    base64url_encode(bytes, n + 16, out);
+}
+
+/* What a fuzzer found: numbers of more bytes than they need, and beyond what their field holds, were taken.
+ */
+static void one_place_has_one_cursor(void **state)
+{
+    (void)state;
+    struct cursor c = {.route = CURSOR_FEED, .last = 5, .newest = 7, .served = 1}, d;
+    char text[CURSOR_TEXT_SIZE], again[CURSOR_TEXT_SIZE];
+    uint8_t bytes[CURSOR_TEXT_SIZE];
+    size_t n;
+    struct err e;
+    cursor_seal(key, &c, text);
+    assert_int_equal(base64url_decode(text, strlen(text), bytes, sizeof bytes, &n, NULL), 0);
+    n -= 16;
+    seal_packed(bytes, n, again);
+    assert_string_equal(again, text);
+    assert_int_equal(bytes[n - 1], 7); /* newest is the last number */
+    bytes[n - 1] = 0x87;
+    bytes[n] = 0;
+    seal_packed(bytes, n + 1, again);
+    assert_int_equal(cursor_open(key, again, CURSOR_FEED, NULL, &d, &e), -1);
+    bytes[n - 1] = 7;
+    bytes[2] = 2; /* an order that there is not */
+    seal_packed(bytes, n, again);
+    assert_int_equal(cursor_open(key, again, CURSOR_FEED, NULL, &d, &e), -1);
+    bytes[2] = CURSOR_RANKED;
+    seal_packed(bytes, n, again);
+    assert_int_equal(cursor_open(key, again, CURSOR_FEED, NULL, &d, &e), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,7 +221,9 @@ int main(void)
         cmocka_unit_test(P4_a_cut_or_longer_or_foreign_cursor_is_refused),
         cmocka_unit_test(P4_a_very_long_text_is_refused),
         cmocka_unit_test(a_cursor_of_another_route_or_reader_is_refused),
+        cmocka_unit_test(a_cursor_without_after_is_as_it_always_was),
         cmocka_unit_test(a_newest_token_is_no_cursor),
+        cmocka_unit_test(one_place_has_one_cursor),
     };
     return cmocka_run_group_tests_name("cursor", tests, NULL, NULL);
 }

@@ -241,6 +241,29 @@ static void pages_at_random_are_exactly_the_model(void **state)
         one_model_run(seed);
 }
 
+static void a_page_ends_with_the_first_id_that_is_not_newer_than_after(void **state)
+{
+    (void)state;
+    const item_id ids[] = {90, 80, 70, 60, 50};
+    const struct {
+        item_id after;
+        unsigned limit, shown;
+        bool more;
+    } rows[] = {{70, 5, 2, false}, {71, 5, 2, false}, {69, 5, 3, false}, {70, 2, 2, false}, {70, 1, 1, true},
+                {95, 5, 0, false}, {90, 5, 0, false}, {1, 5, 5, false},  {1, 4, 4, true}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        for (size_t chunk = 1; chunk <= 5; chunk++) {
+            struct page p;
+            page_init(&p, rows[i].limit, 100, ANY);
+            p.after = rows[i].after;
+            drive(&p, ids, 5, chunk, none);
+            assert_int_equal(p.n_shown, rows[i].shown);
+            assert_int_equal(p.more, rows[i].more);
+            page_done(&p);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +277,7 @@ int main(void)
         cmocka_unit_test(a_stopped_page_goes_on_after_what_it_shows),
         cmocka_unit_test(repeats_and_ids_out_of_order_are_left_out),
         cmocka_unit_test(pages_at_random_are_exactly_the_model),
+        cmocka_unit_test(a_page_ends_with_the_first_id_that_is_not_newer_than_after),
     };
     return cmocka_run_group_tests_name("page", tests, NULL, NULL);
 }
