@@ -17,6 +17,7 @@
 #include "common/proc.h"
 #include "feed-api/counts.h"
 #include "feed-api/feed.h"
+#include "feed-api/gate.h"
 #include "feed-api/handlers_status.h"
 #include "feed-api/item_ids.h"
 #include "feed-api/redis_async.h"
@@ -120,10 +121,17 @@ static int listen_on(struct http_server *s, const char *option, const char *text
 static int start_servers(struct app *app, struct err *e)
 {
     struct http_server *others[LOOPS_MAX];
+    if (gate_new(&app->gate, &app->cfg, app->metrics, e) < 0)
+        return -1;
     struct http_server_options o = {.max_connections = (size_t)app->cfg.max_connections,
                                     .max_body = MAX_BODY_DEFAULT,
                                     .max_body_total = (size_t)app->cfg.body_bytes,
-                                    .budget = &app->budget};
+                                    .budget = &app->budget,
+                                    .peers = gate_peers(app->gate),
+                                    .head_timeout_ms = app->cfg.head_timeout,
+                                    .idle_timeout_ms = app->cfg.idle_timeout,
+                                    .body_timeout_ms = app->cfg.body_timeout,
+                                    .min_body_rate = (size_t)app->cfg.min_body_rate};
     if (router_init(e) < 0)
         return -1;
     for (int64_t i = 0; i < app->cfg.loops; i++) {
@@ -325,6 +333,7 @@ void app_stop(struct app *app)
     proc_signals_free(app->signals);
     each_loop(app, loop_done);
     free(app->loops);
+    gate_free(app->gate);
     metrics_free(app->metrics);
     feed_config_free(&app->cfg);
     alarm(0);

@@ -24,6 +24,7 @@
 #include "feed-api/workers.h"
 
 struct proc_signals;
+struct gate;       /* feed-api/gate.h: limits, origins, logs of requests */
 struct feed_state; /* feed-api/feed.h: what the feed's handlers keep */
 struct counts;     /* feed-api/counts.h: follower and item counts of targets */
 struct item_ids;   /* feed-api/item_ids.h: ids for new items */
@@ -39,6 +40,7 @@ struct app {
     struct mongo *mongo;
     struct redis_address redis_address;
     struct auth *auth;
+    struct gate *gate; /* what requests meet first */
     struct content *content;
     struct pulled *pulled;
     struct feed_state *feed;

@@ -12,6 +12,7 @@
 #include "common/mem.h"
 #include "common/names.h"
 #include "feed-api/app.h"
+#include "feed-api/gate.h"
 #include "feed-api/router.h"
 
 #define OUT_MAX        (32 * 1024 * 1024) /* an answer of the largest bulk request */
@@ -312,8 +313,11 @@ int call_position_known(struct worker *w, struct call *c, ts_t t)
 static void work_run(struct worker *w, void *arg)
 {
     struct call *c = arg;
+    int64_t begun = clock_mono_us();
+    gate_spent(c->http, SPAN_QUEUE, begun - c->submitted_us);
     if (w->mongo != NULL && !(c->needs_mongo && health_is_down(c->app->health, HEALTH_MONGODB))) {
         c->work(w, c);
+        gate_spent(c->http, SPAN_WORKER, clock_mono_us() - begun);
         return;
     }
     c->then = NULL;
@@ -325,8 +329,10 @@ static void work_done(void *arg, bool expired)
     struct call *c = arg;
     void (*then)(struct call *) = c->then;
     c->then = NULL;
-    if (expired)
+    if (expired) {
+        gate_spent(c->http, SPAN_QUEUE, clock_mono_us() - c->submitted_us);
         call_fail(c, PROBLEM_OVERLOADED, "the request's turn did not come in time");
+    }
     if (then != NULL && !expired)
         then(c);
     else
@@ -339,6 +345,7 @@ void call_work_then(struct call *c, void (*fn)(struct worker *w, struct call *c)
     struct err e;
     c->work = fn;
     c->then = then;
+    c->submitted_us = clock_mono_us();
     if (workers_submit(c->loop->workers, c->deadline, work_run, work_done, c, &e) == 0)
         return;
     c->then = NULL;

@@ -56,6 +56,7 @@ struct call {
     /* call.c's own */
     void (*then)(struct call *);
     void (*work)(struct worker *, struct call *);
+    int64_t submitted_us; /* when the work was handed to the workers */
     struct call_answer *answer;
 };
 

@@ -28,9 +28,29 @@ struct feed_config {
     int64_t workers;      /* threads */
     int64_t worker_queue; /* jobs */
     int64_t max_connections;
-    int64_t body_bytes;  /* of all requests together */
-    int64_t drain_grace; /* between not ready and not listening, after SIGTERM */
-    int64_t drain;       /* for what is in flight, after SIGTERM */
+    int64_t max_connections_per_address; /* 0: no cap */
+    int64_t head_timeout;
+    int64_t idle_timeout;
+    int64_t body_timeout;
+    int64_t min_body_rate; /* bytes a second; 0: any */
+    int64_t body_bytes;    /* of all requests together */
+    int64_t drain_grace;   /* between not ready and not listening, after SIGTERM */
+    int64_t drain;         /* for what is in flight, after SIGTERM */
+
+    /* who may ask how often: requests a second, and in a burst (0: twice that) */
+    int64_t rate_key; /* 0: no limit, as the others */
+    int64_t rate_key_burst;
+    int64_t rate_user;
+    int64_t rate_user_burst;
+    int64_t rate_address;
+    int64_t rate_address_burst;
+    char *trusted_proxy; /* networks by commas */
+    char *cors_origin;   /* origins by commas, "*" or "" */
+
+    /* what is logged of requests */
+    char *access_log; /* a file, "-" or "" */
+    int64_t access_log_every;
+    int64_t slow_request; /* 0: none is slow */
 
     /* pages */
     int64_t timeline_entries;

@@ -104,7 +104,8 @@ struct feed {
     const char *fallback; /* static; why it is in time order although ranked was asked for */
     item_id *served;      /* owned, sorted: not to be shown again */
     size_t n_served;
-    int64_t rank_us; /* clock_mono_us() when the ranker was asked */
+    int64_t rank_us;  /* clock_mono_us() when the ranker was asked */
+    int64_t redis_us; /* when Redis was asked for the timeline */
 
     void (*then)(struct feed *f); /* on the loop, when the page is there; NULL: feed_send() */
 };

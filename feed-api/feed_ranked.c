@@ -16,6 +16,7 @@
 #include "common/keys.h"
 #include "common/mem.h"
 #include "feed-api/app.h"
+#include "feed-api/gate.h"
 #include "feed-api/feed.h"
 #include "feed-api/redis_async.h"
 
@@ -222,7 +223,9 @@ static void take_session(struct feed *f, const char *id)
 static void on_ranked(const struct http_response *r, const struct err *e, void *arg)
 {
     struct feed *f = arg;
-    metrics_observe_us(f->app->metrics, M_RANK_SECONDS, 0, clock_mono_us() - f->rank_us);
+    int64_t us = clock_mono_us() - f->rank_us;
+    metrics_observe_us(f->app->metrics, M_RANK_SECONDS, 0, us);
+    gate_spent(f->call->http, SPAN_RANKER, us);
     if (!r) {
         if (e->code == ERR_TIMEOUT)
             fall_back(f, MRK_TIMEOUT, "ranker_timeout");

@@ -11,6 +11,7 @@
 #include "common/scripts.h"
 #include "feed-api/app.h"
 #include "feed-api/feed.h"
+#include "feed-api/gate.h"
 #include "feed-api/redis_async.h"
 #include "feed-api/router.h"
 
@@ -356,6 +357,7 @@ static void on_timeline(const redisReply *reply, const struct err *e, void *arg)
     timeline_done(&f->timeline);
     f->has_timeline = false;
     (void)e; /* counted by redis_async, told by its log */
+    gate_spent(f->call->http, SPAN_REDIS, clock_mono_us() - f->redis_us);
     if (!reply) {
         from_elsewhere(f, FEED_FROM_STORE, without);
         return;
@@ -374,6 +376,7 @@ void feed_read_timeline(struct feed *f)
 {
     struct err e;
     timeline_read_init(&f->read, f->scope, f->cursor.last, f->limit + READ_SLACK);
+    f->redis_us = clock_mono_us();
     if (redis_async_group(f->loop->redis, f->read.commands, TIMELINE_COMMANDS, FEED_REDIS_MS, on_timeline, f,
                           &e))
         on_timeline(NULL, &e, f);

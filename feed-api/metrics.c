@@ -21,6 +21,12 @@ static const struct metric_row rows[] = {
     [M_AUTH] = {"feedmill_auth_total", COUNTER, "Requests by what became of their credential.", "result",
                 "ok,none,bad,forbidden"},
     [M_AUTH_KEY_CACHE] = {"feedmill_auth_key_cache_total", COUNTER, "Look-ups of API keys in memory.", CACHE},
+    [M_RATE_LIMITED] = {"feedmill_rate_limited_total", COUNTER, "Requests answered 429, by whose limit.",
+                        "limit", "key,user,address"},
+    [M_SLOW_REQUESTS] = {"feedmill_slow_requests_total", COUNTER,
+                         "Requests that took longer than --slow-request.", NULL, NULL},
+    [M_ACCESS_LOG_DROPPED] = {"feedmill_access_log_dropped_total", COUNTER,
+                              "Lines or blocks of the access log that could not be written.", NULL, NULL},
 
     [M_WORKERS_QUEUED] = {"feedmill_workers_queued", GAUGE, "Jobs that wait for a worker.", NULL, NULL},
     [M_WORKERS_BUSY] = {"feedmill_workers_busy", GAUGE, "Workers with a job.", NULL, NULL},

@@ -17,6 +17,9 @@ enum feed_metric {
     M_IN_FLIGHT,
     M_AUTH,           /* by enum metric_auth */
     M_AUTH_KEY_CACHE, /* by enum metric_cache */
+    M_RATE_LIMITED,   /* by enum metric_rate */
+    M_SLOW_REQUESTS,
+    M_ACCESS_LOG_DROPPED,
 
     M_WORKERS_QUEUED,
     M_WORKERS_BUSY,
@@ -87,6 +90,7 @@ enum metric_route {
 enum metric_status { MS_1XX, MS_2XX, MS_3XX, MS_4XX, MS_5XX };
 enum metric_auth { MA_OK, MA_NONE, MA_BAD, MA_FORBIDDEN };
 enum metric_cache { MC_HIT, MC_MISS };
+enum metric_rate { MRL_KEY, MRL_USER, MRL_ADDRESS, MRL_N };
 enum metric_thread { MT_LOOP, MT_WORKER };
 enum metric_mongo { MM_UNAVAILABLE, MM_TIMEOUT, MM_OTHER };
 enum metric_change {

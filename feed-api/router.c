@@ -18,6 +18,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "feed-api/app.h"
+#include "feed-api/gate.h"
 
 #define ROUTES_MAX  128
 #define QUERY_NAMES 16
@@ -245,7 +246,8 @@ static bool may_call(const struct compiled *r, const struct http_request *q, con
     }
 }
 
-/* Answers false when it has answered the request, and then *who is empty. */
+/* Answers false when it has answered the request, and then *who is empty. What is refused here counts too:
+ * the limit comes first. */
 static bool judge(struct app *app, const struct compiled *r, struct http_request *q, enum auth_answer answer,
                   struct identity *who)
 {
@@ -256,14 +258,16 @@ static bool judge(struct app *app, const struct compiled *r, struct http_request
                                            : "the API key or user token is not valid");
         return false;
     }
-    if (!may_call(r, q, who)) {
+    bool admitted = gate_admit(app->gate, q, who);
+    if (admitted && may_call(r, q, who))
+        return true;
+    if (admitted) {
         metrics_add(app->metrics, M_AUTH, MA_FORBIDDEN, 1);
         problem_simple(q, PROBLEM_FORBIDDEN, "this credential may not do that");
-        identity_done(who);
-        *who = (struct identity){0};
-        return false;
     }
-    return true;
+    identity_done(who);
+    *who = (struct identity){0};
+    return false;
 }
 
 /* Answers false when it has answered the request. *ask: the key is not known yet (then *who is empty). */
@@ -444,6 +448,8 @@ static void on_handle(struct http_request *q, void *arg)
 {
     struct loop *loop = arg;
     struct app *app = loop->app;
+    if (!gate_enter(app->gate, q))
+        return;
     const struct compiled *r = find_route(app, q);
     bool ask;
     if (r == NULL || !is_up(app, r, q))
@@ -465,8 +471,8 @@ static void on_head(struct http_request *q, void *arg)
 {
     struct loop *loop = arg;
     struct app *app = loop->app;
-    if (!has_body(q))
-        return; /* the whole request is here: on_handle() follows */
+    if (!has_body(q) || !gate_enter(app->gate, q))
+        return; /* without one the whole request is here: on_handle() follows */
     const struct compiled *r = find_route(app, q);
     bool ask;
     struct identity who = {0};
@@ -485,13 +491,6 @@ static void on_head(struct http_request *q, void *arg)
 
 /* ---- what became of it ---- */
 
-static void log_request(const struct http_request *q, const char *op, const char *event, int status,
-                        int64_t us)
-{
-    log_event(LOG_WARN, event, LOG_S("id", q->id), LOG_S("op", op), LOG_I("status", status),
-              LOG_I("ms", us / 1000));
-}
-
 static void on_done(const struct http_request *q, int status, size_t bytes, int64_t us, void *arg)
 {
     const struct loop *loop = arg;
@@ -507,10 +506,10 @@ static void on_done(const struct http_request *q, int status, size_t bytes, int6
         metrics_add(app->metrics, M_FAILURES, class, 1);
         /* 503s come in floods, and their causes are logged where they were met. */
         if (status != 503)
-            log_request(q, op, "request_failed", status, us);
-    } else if (us / 1000 > app->cfg.request_deadline) {
-        log_request(q, op, "request_slow", status, us);
+            log_event(LOG_WARN, "request_failed", LOG_S("id", q->id), LOG_S("op", op),
+                      LOG_I("status", status), LOG_I("ms", us / 1000));
     }
+    gate_done(app->gate, q, r != NULL ? op : NULL, status, bytes, us);
 }
 
 int router_init(struct err *e)
