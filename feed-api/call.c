@@ -389,12 +389,16 @@ void call_finish(struct call *c)
     }
     if (c->location[0] != '\0')
         http_header_add(c->http, "Location", c->location);
+    if (c->etag[0] != '\0')
+        http_header_add(c->http, "ETag", c->etag);
     int status = c->status != 0 ? c->status : 200;
     const char *type = c->content_type != NULL ? c->content_type : "application/json";
     if (status == 204 || status == 304) {
         http_reply(c->http, status, NULL, NULL, 0);
     } else {
         size_t len = c->out.len;
+        if (c->content_encoding != NULL)
+            http_header_add(c->http, "Content-Encoding", c->content_encoding);
         http_reply_take(c->http, status, type, buf_take(&c->out), len);
     }
     call_drop(c);

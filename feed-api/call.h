@@ -42,10 +42,11 @@ struct call {
     int status;     /* 0 until set; 200 when left */
     struct buf out; /* body; application/json unless content_type is set */
     const char *content_type;
-    char location[128];      /* Location header when not empty */
-    char etag[64];           /* unused until the page engine */
-    ts_t position;           /* Feed-Position header when not 0 */
-    struct problem *problem; /* when set, it is the answer */
+    const char *content_encoding; /* Content-Encoding header when not NULL; static */
+    char location[128];           /* Location header when not empty */
+    char etag[64];                /* ETag header when not empty */
+    ts_t position;                /* Feed-Position header when not 0 */
+    struct problem *problem;      /* when set, it is the answer */
 
     void *data;                /* the handler's own */
     void (*data_free)(void *); /* called with data when the call is freed; may be NULL */

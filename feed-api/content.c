@@ -8,6 +8,7 @@
 #include "feed-api/metrics.h"
 
 #define FIRST_BUCKETS 256
+#define PROVEN_PARTS  5 /* one part of so many is for what has not been asked for again */
 
 /* ---- shards ---- */
 
@@ -57,24 +58,35 @@ static void shard_grow(struct shard *s)
 
 static void unlink_use(struct shard *s, struct slot *slot)
 {
-    *(slot->newer != NULL ? &slot->newer->older : &s->newest) = slot->older;
-    *(slot->older != NULL ? &slot->older->newer : &s->oldest) = slot->newer;
+    struct uses *u = &s->uses[slot->proven];
+    *(slot->newer != NULL ? &slot->newer->older : &u->newest) = slot->older;
+    *(slot->older != NULL ? &slot->older->newer : &u->oldest) = slot->newer;
+    u->bytes -= slot->bytes;
 }
 
 static void link_newest(struct shard *s, struct slot *slot)
 {
+    struct uses *u = &s->uses[slot->proven];
     slot->newer = NULL;
-    slot->older = s->newest;
-    *(s->newest != NULL ? &s->newest->newer : &s->oldest) = slot;
-    s->newest = slot;
+    slot->older = u->newest;
+    *(u->newest != NULL ? &u->newest->newer : &u->oldest) = slot;
+    u->newest = slot;
+    u->bytes += slot->bytes;
 }
 
 static void account(struct content *c, struct shard *s, struct slot *slot, size_t bytes)
 {
-    long delta = (long)bytes - (long)slot->bytes;
+    size_t more = bytes - slot->bytes; /* wraps, and so do the sums */
     slot->bytes = bytes;
-    s->bytes = (size_t)((long)s->bytes + delta);
-    metrics_set(c->metrics, M_CONTENT_BYTES, 0, atomic_fetch_add(&c->bytes, delta) + delta);
+    s->bytes += more;
+    s->uses[slot->proven].bytes += more;
+    metrics_set(c->metrics, M_CONTENT_BYTES, 0, atomic_fetch_add(&c->bytes, (long)more) + (long)more);
+}
+
+static size_t slot_bytes(const struct slot *slot)
+{
+    return sizeof *slot + sizeof(struct slot *) +
+           (slot->entry != NULL ? content_entry_bytes(slot->entry) : 0);
 }
 
 static void account_entry(struct content *c, long n)
@@ -92,10 +104,34 @@ struct slot *content_slot(struct shard *s, item_id id)
 
 static void use(struct shard *s, struct slot *slot)
 {
-    if (s->newest == slot)
+    if (s->uses[slot->proven].newest == slot)
         return;
     unlink_use(s, slot);
     link_newest(s, slot);
+}
+
+/* Those proven longest ago become candidates again. */
+static void limit_proven(struct content *c, struct shard *s)
+{
+    struct uses *u = &s->uses[true];
+    while (u->bytes > c->proven_bytes && u->oldest != NULL) {
+        struct slot *slot = u->oldest;
+        unlink_use(s, slot);
+        slot->proven = false;
+        link_newest(s, slot);
+    }
+}
+
+void content_slot_hit(struct content *c, struct shard *s, struct slot *slot)
+{
+    if (slot->proven) {
+        use(s, slot);
+        return;
+    }
+    unlink_use(s, slot);
+    slot->proven = true;
+    link_newest(s, slot);
+    limit_proven(c, s);
 }
 
 struct slot *content_slot_make(struct content *c, struct shard *s, item_id id)
@@ -114,7 +150,7 @@ struct slot *content_slot_make(struct content *c, struct shard *s, item_id id)
     *to = slot;
     s->n_slots++;
     link_newest(s, slot);
-    account(c, s, slot, sizeof *slot + sizeof(struct slot *));
+    account(c, s, slot, slot_bytes(slot));
     return slot;
 }
 
@@ -123,8 +159,7 @@ void content_slot_keep(struct content *c, struct shard *s, struct slot *slot, st
     long n = (entry != NULL) - (slot->entry != NULL);
     content_unref(slot->entry);
     slot->entry = entry != NULL ? content_entry_ref(entry) : NULL;
-    account(c, s, slot,
-            sizeof *slot + sizeof(struct slot *) + (entry != NULL ? content_entry_bytes(entry) : 0));
+    account(c, s, slot, slot_bytes(slot));
     if (n != 0)
         account_entry(c, n);
 }
@@ -143,24 +178,41 @@ static void slot_free(struct content *c, struct shard *s, struct slot *slot)
     while (*at != slot)
         at = &(*at)->next;
     *at = slot->next;
-    unlink_use(s, slot);
     content_slot_keep(c, s, slot, NULL);
     account(c, s, slot, 0);
+    unlink_use(s, slot);
     content_flight_unref(slot->flight);
     s->n_slots--;
     free(slot);
 }
 
 /* Slots of fetches under way stay: there are at most as many as the workers have asked for. */
-void content_trim(struct content *c, struct shard *s)
+static void trim_uses(struct content *c, struct shard *s, struct uses *u)
 {
-    for (struct slot *slot = s->oldest, *newer; slot != NULL && s->bytes > c->shard_bytes; slot = newer) {
+    for (struct slot *slot = u->oldest, *newer; slot != NULL && s->bytes > c->shard_bytes; slot = newer) {
         newer = slot->newer;
         if (slot->flight != NULL)
             continue;
         if (slot->entry != NULL)
             metrics_add(c->metrics, M_CONTENT_EVICTED, 0, 1);
         slot_free(c, s, slot);
+    }
+}
+
+/* Segmented LRU (Karedla et al., 1994): what nobody asked for a second time goes first. Whoever reads
+ * everything once passes through a part of the cache, and what many ask for stays. */
+void content_trim(struct content *c, struct shard *s)
+{
+    limit_proven(c, s);
+    trim_uses(c, s, &s->uses[false]);
+    trim_uses(c, s, &s->uses[true]);
+}
+
+static void drop_shard(struct content *c, struct shard *s)
+{
+    for (int i = 0; i < 2; i++) {
+        while (s->uses[i].oldest != NULL)
+            slot_free(c, s, s->uses[i].oldest);
     }
 }
 
@@ -172,6 +224,7 @@ int content_new(struct content **out, size_t max_bytes, struct metrics *m, struc
         return err_set(e, ERR_INVALID, "a content cache needs at least %d bytes", CONTENT_SHARDS * 1024);
     struct content *c = mem_zero(1, sizeof *c);
     c->shard_bytes = max_bytes / CONTENT_SHARDS;
+    c->proven_bytes = c->shard_bytes / PROVEN_PARTS * (PROVEN_PARTS - 1);
     c->metrics = m;
     for (int i = 0; i < CONTENT_SHARDS; i++)
         shard_init(&c->shards[i]);
@@ -185,8 +238,7 @@ void content_free(struct content *c)
         return;
     for (int i = 0; i < CONTENT_SHARDS; i++) {
         struct shard *s = &c->shards[i];
-        while (s->oldest != NULL)
-            slot_free(c, s, s->oldest);
+        drop_shard(c, s);
         free(s->buckets);
         pthread_cond_destroy(&s->landed);
         pthread_mutex_destroy(&s->lock);
@@ -201,13 +253,25 @@ struct content_entry *content_find(struct content *c, item_id id)
     pthread_mutex_lock(&s->lock);
     struct slot *slot = content_slot(s, id);
     if (slot != NULL && slot->entry != NULL) {
-        use(s, slot);
+        content_slot_hit(c, s, slot);
         entry = content_entry_ref(slot->entry);
     }
     pthread_mutex_unlock(&s->lock);
     if (entry != NULL) /* a miss is counted when it is fetched */
         metrics_add(c->metrics, M_CONTENT, MC_HIT, 1);
     return entry;
+}
+
+void content_recount(struct content *c, const struct content_entry *entry)
+{
+    struct shard *s = content_shard(c, entry->id);
+    pthread_mutex_lock(&s->lock);
+    struct slot *slot = content_slot(s, entry->id);
+    if (slot != NULL && slot->entry == entry) {
+        account(c, s, slot, slot_bytes(slot));
+        content_trim(c, s);
+    }
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* A slot is made even for an id that nobody has asked for: a fetch that begins now may still read the older
@@ -249,8 +313,7 @@ void content_drop_all(struct content *c)
     for (int i = 0; i < CONTENT_SHARDS; i++) {
         struct shard *s = &c->shards[i];
         pthread_mutex_lock(&s->lock);
-        while (s->oldest != NULL)
-            slot_free(c, s, s->oldest);
+        drop_shard(c, s);
         pthread_mutex_unlock(&s->lock);
     }
 }

@@ -1,6 +1,7 @@
 /* content.h - items, already serialised, by id: the content cache.
  *
- * Any thread; entries are immutable and counted. Bounded by bytes (least recently used go first). An entry is
+ * Any thread; entries are immutable and counted. Bounded by bytes: what was never asked for again goes first,
+ * then what was asked for longest ago, so that a scan does not drive out what many read. An entry is
  * never older than what the tail or a local write said of its item: content_changed() raises the least
  * revision of an id, which also reaches fetches under way: their older bodies are handed to those who asked
  * before the change only, and are not kept.
@@ -10,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include "common/gzip_page.h"
 #include "common/ids.h"
 #include "common/metrics.h"
 #include "common/mongo.h"
@@ -24,6 +26,7 @@ struct content_entry {
     bool missing; /* there is no such item (never kept) */
     bool deleted; /* a tombstone */
     const char *publisher;
+    uint64_t publisher_hash; /* publishers_hash() */
     unsigned n_topics;
     const char *const *topics;
     const char *full; /* {"id":...} as api.md's item, all fields */
@@ -32,7 +35,8 @@ struct content_entry {
     size_t summary_len;
     /* private */
     unsigned refs;
-    struct word_set *words; /* made at first need: content_words() */
+    struct word_set *words;     /* made at first need: content_words() */
+    struct gzip_block *gzip[2]; /* of full and of summary; the same: content_gzip() */
 };
 
 int content_new(struct content **out, size_t max_bytes, struct metrics *m, struct err *e) MUST_USE;
@@ -62,6 +66,12 @@ void content_seen(struct content *c, ts_t t);
 
 /* content_put() keeps an item that was just written, after content_changed(). */
 void content_put(struct content *c, const struct item *it);
+
+/* content_gzip() answers the deflated form of an entry, full or summary; it lives as long as the entry. It is
+ * made at first need, which takes some 20 us a KiB, and counted in the bytes of the cache; NULL when it has
+ * not been made and is not to be. Any thread. */
+const struct gzip_block *content_gzip(struct content *c, struct content_entry *entry, bool summary,
+                                      bool make);
 
 /* content_words() answers the case-folded words of title and body, for word mutes. Any thread. */
 const struct word_set *content_words(struct content_entry *entry);

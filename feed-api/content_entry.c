@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "feed-api/publishers.h"
 
 #define JSON_MAX (1024 * 1024) /* above what the caps of item.h allow, escapes included */
 
@@ -39,6 +40,7 @@ static void fill(struct content_entry *e, const struct item *it, const struct bu
     }
     e->n_topics = it->n_topics;
     e->publisher = place(&at, it->publisher, strlen(it->publisher));
+    e->publisher_hash = publishers_hash(it->publisher);
     e->full = place(&at, full->data, full->len);
     e->full_len = full->len;
     e->summary = place(&at, summary->data, summary->len);
@@ -90,6 +92,8 @@ void content_unref(struct content_entry *entry)
     if (entry->words != NULL)
         word_set_done(entry->words);
     free(entry->words);
+    free(entry->gzip[false]);
+    free(entry->gzip[true]);
     free(entry);
 }
 
@@ -100,6 +104,8 @@ size_t content_entry_bytes(const struct content_entry *entry)
     size_t n = sizeof *entry + entry->full_len + entry->summary_len + strlen(entry->publisher) + 64;
     for (unsigned i = 0; i < entry->n_topics; i++)
         n += strlen(entry->topics[i]) + 1 + sizeof(char *);
+    for (int i = 0; i < 2; i++)
+        n += gzip_block_bytes(__atomic_load_n(&entry->gzip[i], __ATOMIC_ACQUIRE));
     return n + entry->full_len;
 }
 
@@ -129,4 +135,20 @@ const struct word_set *content_words(struct content_entry *entry)
     word_set_done(mine); /* somebody else was faster */
     free(mine);
     return words;
+}
+
+const struct gzip_block *content_gzip(struct content *c, struct content_entry *entry, bool summary, bool make)
+{
+    struct gzip_block *block = __atomic_load_n(&entry->gzip[summary], __ATOMIC_ACQUIRE);
+    if (block != NULL || !make)
+        return block;
+    struct gzip_block *mine = gzip_block_new(summary ? entry->summary : entry->full,
+                                             summary ? entry->summary_len : entry->full_len);
+    if (!__atomic_compare_exchange_n(&entry->gzip[summary], &block, mine, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE)) {
+        free(mine); /* somebody else was faster */
+        return block;
+    }
+    content_recount(c, entry);
+    return mine;
 }

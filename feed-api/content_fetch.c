@@ -35,6 +35,7 @@ static void ask(struct content *c, struct want *w, bool bypass)
     if (!bypass && slot->entry != NULL) {
         w->state = WANT_FOUND;
         w->entry = content_entry_ref(slot->entry);
+        content_slot_hit(c, s, slot);
     } else if (!bypass && slot->flight != NULL) {
         w->state = WANT_JOINED;
         w->flight = slot->flight;

@@ -26,22 +26,28 @@ struct slot {
     int32_t least;
     struct content_entry *entry;
     struct flight *flight;
+    bool proven;                /* its entry was asked for again while it was here */
     size_t bytes;               /* of this slot and its entry */
     struct slot *next;          /* in the bucket */
-    struct slot *newer, *older; /* by use */
+    struct slot *newer, *older; /* by use, among those that are proven or those that are not */
+};
+
+struct uses {
+    struct slot *newest, *oldest;
+    size_t bytes;
 };
 
 struct shard {
     pthread_mutex_t lock;
     pthread_cond_t landed; /* a flight of this shard is done */
     struct slot **buckets;
-    size_t n_buckets, n_slots, n_entries, bytes;
-    struct slot *newest, *oldest;
+    size_t n_buckets, n_slots, bytes;
+    struct uses uses[2]; /* by `proven` */
 };
 
 struct content {
     struct shard shards[CONTENT_SHARDS];
-    size_t shard_bytes;
+    size_t shard_bytes, proven_bytes; /* a shard's, and at most so many of those for what is proven */
     struct metrics *metrics;
     _Atomic uint64_t seen; /* content_seen() */
     _Atomic long entries, bytes;
@@ -57,10 +63,14 @@ size_t content_entry_bytes(const struct content_entry *entry);
 struct shard *content_shard(struct content *c, item_id id);
 struct slot *content_slot(struct shard *s, item_id id); /* NULL: none */
 struct slot *content_slot_make(struct content *c, struct shard *s,
-                               item_id id); /* finds or makes; it becomes the newest */
+                               item_id id); /* finds or makes; it becomes the newest of its kind */
+void content_slot_hit(struct content *c, struct shard *s, struct slot *slot); /* its entry is asked for */
 void content_slot_keep(struct content *c, struct shard *s, struct slot *slot,
                        struct content_entry *entry);   /* takes a reference; NULL empties */
 void content_trim(struct content *c, struct shard *s); /* may free any slot that has no flight */
 void content_flight_unref(struct flight *f);
+
+/* content_recount() counts the bytes of an entry anew, if the cache has it. Takes the lock. */
+void content_recount(struct content *c, const struct content_entry *entry);
 
 #endif

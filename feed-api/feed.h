@@ -26,6 +26,8 @@
 /* For one read of Redis; later than that the page comes from MongoDB. */
 #define FEED_REDIS_MS 250
 
+#define FEED_TITLES_MAX 100 /* publishers of one page: no more than items */
+
 /* What the feed's handlers keep in the process (app->feed). */
 struct feed;
 struct feed_state {
@@ -95,6 +97,7 @@ struct feed {
     bool db_down;       /* MongoDB can't be reached */
     bool nothing;       /* nothing at all can be said by now: state rebuilding */
     unsigned n_unread;  /* bodies that can't be read */
+    item_id unread;     /* the oldest of them */
     const char *reason; /* for people, static */
     bool partial;
 
@@ -133,8 +136,10 @@ void feed_lost_db(struct feed *f, const struct err *e);  /* e NULL: it was known
 int feed_load_reader(struct worker *w, struct feed *f,
                      struct err *e) MUST_USE; /* follows and mutes from MongoDB */
 
-/* feed_reply.c: false when a publisher has to be fetched first and must (never on failure to). */
+/* feed_reply.c. feed_write() writes the answer, or sets 304; false when a publisher has to be fetched first
+ * (never when it must). feed_titles() names the publishers that the page tells of, each once; their number. */
 bool feed_write(struct feed *f, bool must);
+size_t feed_titles(const struct feed *f, struct publisher_ask asks[FEED_TITLES_MAX]);
 ts_t feed_freshness(const struct feed *f);
 
 /* feed_ranked.c, on the loop */

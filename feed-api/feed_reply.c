@@ -6,9 +6,14 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/http_accept.h"
 #include "feed-api/app.h"
+#include "feed-api/page_tag.h"
 
 #define RETRY_AFTER_MS 1000
+
+/* So much is deflated for one page on the loop's thread: less than a millisecond. */
+#define DEFLATE_BYTES (16 * 1024)
 
 /* `newest` stands this far below the page's freshness, in id time: what is published now has its id made a
  * little before it is on the log. */
@@ -27,70 +32,64 @@ static item_id newest_of(const struct feed *f, ts_t freshness)
     item_id bound = ids_make(ms > 0 ? ms : 0, 0);
     if (f->order == CURSOR_LATEST && f->page.n_shown && f->page.shown[0].id < bound)
         return f->page.shown[0].id;
-    return bound;
+    return f->cursor.after && !f->page.n_shown && f->cursor.after < bound ? f->cursor.after : bound;
 }
 
-static void write_item(const struct feed *f, const struct content_entry *x, struct buf *out)
+static void write_id(const struct content_entry *x, struct buf *out)
 {
-    switch (f->fields) {
-    case FEED_FULL:
-        buf_add(out, x->full, x->full_len);
-        return;
-    case FEED_SUMMARY:
-        buf_add(out, x->summary, x->summary_len);
-        return;
-    case FEED_IDS:
-        buf_add_str(out, "{\"id\":\"");
-        buf_add_u64(out, x->id);
-        buf_add_str(out, "\",\"revision\":");
-        buf_add_i64(out, x->revision);
-        buf_add_char(out, '}');
-        return;
-    }
+    buf_add_str(out, "{\"id\":\"");
+    buf_add_u64(out, x->id);
+    buf_add_str(out, "\",\"revision\":");
+    buf_add_i64(out, x->revision);
+    buf_add_char(out, '}');
 }
 
-static void write_items(const struct feed *f, struct buf *out)
+/* The deflated form of an item, made here when none was made before, as far as there is time. NULL: it goes
+ * into the page as it is, and is deflated for one of the next pages. */
+static const struct gzip_block *block_of(const struct feed *f, struct content_entry *x, size_t len,
+                                         size_t *budget)
+{
+    bool summary = f->fields == FEED_SUMMARY;
+    const struct gzip_block *b = content_gzip(f->app->content, x, summary, false);
+    enum metric_block how = b ? MBL_READY : *budget ? MBL_MADE : MBL_LEFT;
+    if (!b && *budget) {
+        b = content_gzip(f->app->content, x, summary, true);
+        *budget -= len < *budget ? len : *budget;
+    }
+    metrics_add(f->app->metrics, M_GZIP_BLOCKS, how, 1);
+    return b;
+}
+
+/* g NULL: plain. */
+static void write_items(const struct feed *f, struct gzip_page *g, size_t budget, struct buf *out)
 {
     buf_add_str(out, "{\"items\":[");
     for (unsigned i = 0; i < f->page.n_shown; i++) {
+        struct content_entry *x = f->page.shown[i].body;
+        const char *json = f->fields == FEED_FULL ? x->full : x->summary;
+        size_t len = f->fields == FEED_FULL ? x->full_len : x->summary_len;
+        const struct gzip_block *b = g ? block_of(f, x, len, &budget) : NULL;
         if (i)
             buf_add_char(out, ',');
-        write_item(f, f->page.shown[i].body, out);
+        if (f->fields == FEED_IDS)
+            write_id(x, out);
+        else if (b)
+            gzip_page_add(g, b);
+        else
+            buf_add(out, json, len);
     }
     buf_add_char(out, ']');
 }
 
-static bool named_before(const struct feed *f, unsigned i)
-{
-    const struct content_entry *x = f->page.shown[i].body;
-    for (unsigned k = 0; k < i; k++) {
-        if (strcmp(((const struct content_entry *)f->page.shown[k].body)->publisher, x->publisher) == 0)
-            return true;
-    }
-    return false;
-}
-
-static bool write_publishers(const struct feed *f, bool must, struct buf *out)
+static void write_publishers(const struct publisher_ask *asks, size_t n, struct buf *out)
 {
     buf_add_str(out, ",\"publishers\":{");
-    bool any = false;
-    for (unsigned i = 0; i < f->page.n_shown && f->fields != FEED_IDS; i++) {
-        const struct content_entry *x = f->page.shown[i].body;
-        if (named_before(f, i))
-            continue;
-        if (any)
+    for (size_t i = 0; i < n; i++) {
+        if (i)
             buf_add_char(out, ',');
-        any = true;
-        buf_add_json(out, x->publisher);
-        buf_add_char(out, ':');
-        if (publishers_write(f->app->feed->publishers, x->publisher, out))
-            continue;
-        if (!must)
-            return false;
-        buf_add_str(out, "{\"title\":null,\"icon\":null}");
+        buf_add(out, asks[i].title->json, asks[i].title->len);
     }
     buf_add_char(out, '}');
-    return true;
 }
 
 static void write_cursor(const struct feed *f, const struct cursor *c, struct buf *out)
@@ -155,15 +154,26 @@ static enum metric_page page_state(const struct feed *f)
     return f->partial || f->n_unread ? MP_PARTIAL : MP_COMPLETE;
 }
 
+static const char *page_reason(const struct feed *f)
+{
+    if (!f->reason && f->n_unread)
+        return "some items can't be read now";
+    return f->reason;
+}
+
+static const char *page_fallback(const struct feed *f)
+{
+    if (f->fallback)
+        return f->fallback;
+    return f->cursor.fallback[0] ? f->cursor.fallback : NULL;
+}
+
 static void write_state(const struct feed *f, ts_t freshness, struct buf *out)
 {
     static const char *const names[] = {"complete", "partial", "rebuilding"};
     enum metric_page state = page_state(f);
     buf_printf(out, ",\"state\":\"%s\",\"reason\":", names[state]);
-    const char *reason = f->reason;
-    if (!reason && f->n_unread)
-        reason = "some items can't be read now";
-    buf_add_json(out, reason);
+    buf_add_json(out, page_reason(f));
     buf_printf(out, ",\"lag_ms\":%lld", (long long)tail_lag_ms(f->app->tail, freshness));
     if (state == MP_REBUILDING)
         buf_printf(out, ",\"retry_after_ms\":%d", RETRY_AFTER_MS);
@@ -175,8 +185,57 @@ static void write_state(const struct feed *f, ts_t freshness, struct buf *out)
         buf_add_json(out, f->cursor.session[0] ? f->cursor.session : NULL);
     }
     buf_add_str(out, ",\"fallback\":");
-    buf_add_json(out, f->fallback ? f->fallback : f->cursor.fallback[0] ? f->cursor.fallback : NULL);
+    buf_add_json(out, page_fallback(f));
 }
+
+/* ---- the ETag ---- */
+
+/* What the page says, but for lag_ms and the freshness in `next` and `newest`. Without those a page keeps its
+ * tag while nothing happens. Whoever is answered 304 goes on with the page that he has, which is as true as
+ * the one he would have been sent: the items, and that nothing lies between them, are the same. Its `next`
+ * names the same place and asks for pages as new as itself; its `newest` stands no higher than today's would,
+ * so `after` may repeat an item but misses none. What those two hold besides the freshness is in the tag, and
+ * so is `position`: who asks for one may rely on it in the pages that follow. */
+static void tag_page(struct feed *f, const struct publisher_ask *asks, size_t n, bool gzip)
+{
+    struct page_tag t;
+    page_tag_init(&t);
+    page_tag_add(&t, f->route);
+    page_tag_add_str(&t, f->scope);
+    page_tag_add(&t, f->position);
+    page_tag_add(&t, (uint64_t)f->fields << 32 | f->order << 16 | page_state(f) << 8 | f->page.more);
+    page_tag_add_str(&t, page_reason(f));
+    page_tag_add_str(&t, page_fallback(f));
+    page_tag_add_str(&t, f->cursor.session);
+    page_tag_add(&t, f->page.more ? f->page.last : 0);
+    page_tag_add(&t, f->page.more ? f->page.n_last : 0);
+    page_tag_add(&t, f->n_unread ? f->unread : 0);
+    page_tag_add(&t, f->pulls_missing);
+    page_tag_add(&t, gzip);
+    for (unsigned i = 0; i < f->page.n_shown; i++) {
+        const struct content_entry *x = f->page.shown[i].body;
+        page_tag_add(&t, x->id);
+        page_tag_add(&t, (uint64_t)x->revision);
+    }
+    for (size_t i = 0; i < n; i++)
+        page_tag_add(&t, asks[i].title->mark);
+    page_tag_write(&t, f->call->etag);
+}
+
+/* A page that could not be made has no tag: it is to be asked for again, whatever the client holds. */
+static bool not_modified(struct feed *f, const struct publisher_ask *asks, size_t n, bool gzip)
+{
+    if (f->nothing)
+        return false;
+    tag_page(f, asks, n, gzip);
+    if (!page_tag_matches(http_request_header(f->call->http, "If-None-Match"), f->call->etag))
+        return false;
+    f->call->status = 304;
+    metrics_add(f->app->metrics, M_PAGES_NOT_MODIFIED, 0, 1);
+    return true;
+}
+
+/* ---- the whole ---- */
 
 static void count_page(const struct feed *f)
 {
@@ -189,17 +248,63 @@ static void count_page(const struct feed *f)
     metrics_add(m, M_PAGE_ITEMS, 0, f->page.n_shown);
 }
 
-bool feed_write(struct feed *f, bool must)
+size_t feed_titles(const struct feed *f, struct publisher_ask asks[FEED_TITLES_MAX])
+{
+    size_t n = 0;
+    for (unsigned i = 0; i < f->page.n_shown && f->fields != FEED_IDS && n < FEED_TITLES_MAX; i++) {
+        const struct content_entry *x = f->page.shown[i].body;
+        size_t k = 0;
+        while (k < n && (asks[k].hash != x->publisher_hash || strcmp(asks[k].name, x->publisher) != 0))
+            k++;
+        if (k == n)
+            asks[n++] = (struct publisher_ask){.name = x->publisher, .hash = x->publisher_hash};
+    }
+    return n;
+}
+
+/* Where there are no bodies gzip would save nothing. */
+static bool wants_gzip(const struct feed *f)
+{
+    return f->page.n_shown && f->fields != FEED_IDS &&
+           http_accepts_gzip(http_request_header(f->call->http, "Accept-Encoding"));
+}
+
+static void write_page(struct feed *f, const struct publisher_ask *asks, size_t n, bool gzip, size_t budget)
 {
     struct buf *out = &f->call->out;
+    struct gzip_page g;
     ts_t freshness = feed_freshness(f);
     buf_reset(out);
-    write_items(f, out);
-    if (!write_publishers(f, must, out))
-        return false;
+    if (gzip)
+        gzip_page_begin(&g, out);
+    write_items(f, gzip ? &g : NULL, budget, out);
+    write_publishers(asks, n, out);
     write_next(f, freshness, out);
     write_state(f, freshness, out);
     buf_add_char(out, '}');
-    count_page(f);
-    return true;
+    if (!gzip)
+        return;
+    gzip_page_end(&g);
+    f->call->content_encoding = "gzip";
+    metrics_add(f->app->metrics, M_PAGES_GZIP, 0, 1);
+}
+
+bool feed_write(struct feed *f, bool must)
+{
+    struct publisher_ask asks[FEED_TITLES_MAX];
+    size_t n = feed_titles(f, asks);
+    bool known = publishers_find(f->app->feed->publishers, asks, n) == 0;
+    for (size_t i = 0; i < n && must; i++) {
+        if (!asks[i].title)
+            asks[i].title = publishers_untitled(asks[i].name);
+    }
+    if (known || must) {
+        bool gzip = wants_gzip(f);
+        if (!not_modified(f, asks, n, gzip))
+            write_page(f, asks, n, gzip, must ? SIZE_MAX : DEFLATE_BYTES);
+        count_page(f);
+    }
+    for (size_t i = 0; i < n; i++)
+        publishers_unref(asks[i].title);
+    return known || must;
 }

@@ -211,27 +211,19 @@ static void begin(struct worker *w, struct feed *f)
     }
 }
 
+/* Names without titles are no partial page. */
 static void fetch_publishers(struct worker *w, struct feed *f)
 {
-    const char *names[100];
-    size_t n = 0;
-    struct buf scratch;
-    buf_init(&scratch, 100 * 32768);
-    for (unsigned i = 0; i < f->page.n_shown && n < MEM_COUNT(names) && f->fields != FEED_IDS; i++) {
-        const struct content_entry *x = f->page.shown[i].body;
-        bool known = publishers_write(f->app->feed->publishers, x->publisher, &scratch);
-        for (size_t k = 0; k < n && !known; k++)
-            known = strcmp(names[k], x->publisher) == 0;
-        if (!known)
-            names[n++] = x->publisher;
-    }
-    buf_done(&scratch);
-    if (n == 0 || !w->mongo || f->db_down)
-        return;
+    struct publisher_ask asks[FEED_TITLES_MAX];
     struct err e;
-    mongo_conn_after(w->mongo, tail_position(f->app->tail)); /* or what the tail told of would be undone */
-    if (publishers_fetch(f->app->feed->publishers, w->mongo, names, n, &e))
-        feed_lost_db(f, &e); /* names without titles are no partial page */
+    size_t n = feed_titles(f, asks);
+    if (publishers_find(f->app->feed->publishers, asks, n) && w->mongo && !f->db_down) {
+        mongo_conn_after(w->mongo, tail_position(f->app->tail)); /* or what the tail told of would be undone */
+        if (publishers_fetch(f->app->feed->publishers, w->mongo, asks, n, &e))
+            feed_lost_db(f, &e);
+    }
+    for (size_t i = 0; i < n; i++)
+        publishers_unref(asks[i].title);
 }
 
 void feed_finish(struct worker *w, struct feed *f)

@@ -47,6 +47,9 @@ enum feed_metric {
     M_PAGES,       /* by enum metric_page */
     M_PAGE_SOURCE, /* by enum metric_source */
     M_PAGE_ITEMS,
+    M_PAGES_NOT_MODIFIED, /* answered 304 */
+    M_PAGES_GZIP,
+    M_GZIP_BLOCKS, /* by enum metric_block */
     M_PAGE_SKIPPED, /* by enum metric_skipped */
     M_PAGE_REFILLS,
     M_TURNS,
@@ -104,6 +107,7 @@ enum metric_change {
 enum metric_page { MP_COMPLETE, MP_PARTIAL, MP_REBUILDING };
 enum metric_source { MSRC_TIMELINE, MSRC_BOTH, MSRC_STORE, MSRC_SESSION };
 enum metric_skipped { MSK_MISSING, MSK_DELETED, MSK_MUTED, MSK_NOT_FOLLOWED, MSK_SERVED };
+enum metric_block { MBL_READY, MBL_MADE, MBL_LEFT };
 enum metric_rebuild { MRB_DONE, MRB_JOINED, MRB_LOST, MRB_NO_RECORD, MRB_NO_REDIS, MRB_FAILED };
 enum metric_position { MPO_MET, MPO_REBUILT, MPO_UNKNOWN };
 enum metric_ranked { MRK_RANKED, MRK_OFF, MRK_TIMEOUT, MRK_UNAVAILABLE, MRK_BUSY, MRK_ERROR, MRK_EXPIRED };

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "common/buf.h"
 #include "common/clock.h"
 #include "common/mem.h"
 #include "common/names.h"
@@ -19,7 +20,8 @@ struct entry {
     struct entry *next; /* in the bucket */
     TAILQ_ENTRY(entry) age;
     int64_t read_ms; /* clock_mono_ms() before it was read */
-    char *json;
+    uint64_t hash;
+    struct publisher_title *title; /* counted */
     char name[NAME_MAX_BYTES + 1];
 };
 
@@ -43,15 +45,62 @@ struct publishers *publishers_new(size_t max_entries)
     return p;
 }
 
-static struct entry **find(struct publishers *p, const char *name)
+/* FNV-1a */
+static uint64_t hash_bytes(const char *s, size_t n)
 {
-    uint64_t h = 14695981039346656037u; /* FNV-1a */
-    for (const char *s = name; *s; s++)
-        h = (h ^ (unsigned char)*s) * 1099511628211u;
-    struct entry **at = &p->buckets[(h ^ (h >> 32)) & (p->n_buckets - 1)];
-    while (*at && strcmp((*at)->name, name) != 0)
+    uint64_t h = 14695981039346656037u;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ (unsigned char)s[i]) * 1099511628211u;
+    return h;
+}
+
+uint64_t publishers_hash(const char *name)
+{
+    return hash_bytes(name, strlen(name));
+}
+
+static struct entry **find(struct publishers *p, const char *name, uint64_t hash)
+{
+    struct entry **at = &p->buckets[(hash ^ (hash >> 32)) & (p->n_buckets - 1)];
+    while (*at && ((*at)->hash != hash || strcmp((*at)->name, name) != 0))
         at = &(*at)->next;
     return at;
+}
+
+static struct publisher_title *make_title(const char *name, const char *title, const char *icon)
+{
+    struct buf b;
+    buf_init(&b, JSON_MAX);
+    buf_add_json(&b, name);
+    buf_add_str(&b, ":{\"title\":");
+    buf_add_json(&b, title);
+    buf_add_str(&b, ",\"icon\":");
+    buf_add_json(&b, icon);
+    buf_add_char(&b, '}');
+    struct publisher_title *t = mem_alloc(sizeof *t + b.len);
+    t->refs = 1;
+    t->mark = hash_bytes(b.data, b.len);
+    t->len = b.len;
+    memcpy(t->json, b.data, b.len);
+    buf_done(&b);
+    return t;
+}
+
+static struct publisher_title *title_ref(struct publisher_title *t)
+{
+    __atomic_add_fetch(&t->refs, 1, __ATOMIC_RELAXED);
+    return t;
+}
+
+struct publisher_title *publishers_untitled(const char *name)
+{
+    return make_title(name, NULL, NULL);
+}
+
+void publishers_unref(struct publisher_title *t)
+{
+    if (t && __atomic_sub_fetch(&t->refs, 1, __ATOMIC_ACQ_REL) == 0)
+        free(t);
 }
 
 static void take_out(struct publishers *p, struct entry **at)
@@ -60,14 +109,20 @@ static void take_out(struct publishers *p, struct entry **at)
     *at = x->next;
     TAILQ_REMOVE(&p->ages, x, age);
     p->n--;
-    free(x->json);
+    publishers_unref(x->title);
     free(x);
+}
+
+static void take_oldest(struct publishers *p)
+{
+    const struct entry *x = TAILQ_FIRST(&p->ages);
+    take_out(p, find(p, x->name, x->hash));
 }
 
 static void drop_all(struct publishers *p)
 {
     while (!TAILQ_EMPTY(&p->ages))
-        take_out(p, find(p, TAILQ_FIRST(&p->ages)->name));
+        take_oldest(p);
 }
 
 void publishers_free(struct publishers *p)
@@ -80,28 +135,32 @@ void publishers_free(struct publishers *p)
     free(p);
 }
 
-bool publishers_write(struct publishers *p, const char *name, struct buf *out)
+size_t publishers_find(struct publishers *p, struct publisher_ask *asks, size_t n)
 {
+    size_t unknown = 0;
+    int64_t since = clock_mono_ms() - KEEP_MS;
     pthread_mutex_lock(&p->lock);
-    struct entry *x = *find(p, name);
-    bool known = x && clock_mono_ms() - x->read_ms < KEEP_MS;
-    if (known)
-        buf_add_str(out, x->json);
+    for (size_t i = 0; i < n; i++) {
+        struct entry *x = *find(p, asks[i].name, asks[i].hash);
+        asks[i].title = x && x->read_ms > since ? title_ref(x->title) : NULL;
+        unknown += !asks[i].title;
+    }
     pthread_mutex_unlock(&p->lock);
-    return known;
+    return unknown;
 }
 
-static void keep(struct publishers *p, const char *name, const char *json, int64_t read_ms)
+static void keep(struct publishers *p, const struct publisher_ask *ask, int64_t read_ms)
 {
-    struct entry **at = find(p, name);
+    struct entry **at = find(p, ask->name, ask->hash);
     if (*at)
         take_out(p, at);
     if (p->n >= p->max)
-        take_out(p, find(p, TAILQ_FIRST(&p->ages)->name));
-    at = find(p, name);
+        take_oldest(p);
+    at = find(p, ask->name, ask->hash);
     struct entry *x = mem_zero(1, sizeof *x);
-    snprintf(x->name, sizeof x->name, "%s", name);
-    x->json = mem_strdup(json);
+    snprintf(x->name, sizeof x->name, "%s", ask->name);
+    x->hash = ask->hash;
+    x->title = title_ref(ask->title);
     x->read_ms = read_ms;
     x->next = *at;
     *at = x;
@@ -109,16 +168,19 @@ static void keep(struct publishers *p, const char *name, const char *json, int64
     p->n++;
 }
 
-static mongoc_cursor_t *open_targets(struct mongo_conn *c, const char *const *names, size_t n)
+static mongoc_cursor_t *open_targets(struct mongo_conn *c, const struct publisher_ask *asks, size_t n)
 {
     bson_t filter = BSON_INITIALIZER, opts = BSON_INITIALIZER, sub, in;
     BSON_APPEND_DOCUMENT_BEGIN(&filter, "_id", &sub);
     BSON_APPEND_ARRAY_BEGIN(&sub, "$in", &in);
+    uint32_t count = 0;
     for (size_t i = 0; i < n; i++) {
         char key[16], target[TARGET_TEXT_SIZE];
         const char *k;
-        bson_uint32_to_string((uint32_t)i, &k, key, sizeof key);
-        target_format(TARGET_PUBLISHER, names[i], target);
+        if (asks[i].title)
+            continue;
+        bson_uint32_to_string(count++, &k, key, sizeof key);
+        target_format(TARGET_PUBLISHER, asks[i].name, target);
         BSON_APPEND_UTF8(&in, k, target);
     }
     bson_append_array_end(&sub, &in);
@@ -136,28 +198,18 @@ static mongoc_cursor_t *open_targets(struct mongo_conn *c, const char *const *na
     return cur;
 }
 
-static char *make_json(const char *title, const char *icon)
+/* Sets found[i] of those that have a document. */
+static int read_targets(struct mongo_conn *c, const struct publisher_ask *asks, size_t n,
+                        struct publisher_title **found, struct err *e)
 {
-    struct buf b;
-    buf_init(&b, JSON_MAX);
-    buf_add_str(&b, "{\"title\":");
-    buf_add_json(&b, title);
-    buf_add_str(&b, ",\"icon\":");
-    buf_add_json(&b, icon);
-    buf_add_char(&b, '}');
-    return buf_take(&b);
-}
-
-/* Fills json[i] of those that have a document. */
-static int read_targets(struct mongo_conn *c, const char *const *names, size_t n, char **json, struct err *e)
-{
-    mongoc_cursor_t *cur = open_targets(c, names, n);
+    mongoc_cursor_t *cur = open_targets(c, asks, n);
     const bson_t *doc, *reply;
     while (mongoc_cursor_next(cur, &doc)) {
         const char *id = mongo_get_str(doc, "_id", NULL);
         for (size_t i = 0; id && i < n; i++) {
-            if (!json[i] && strcmp(id + 2, names[i]) == 0)
-                json[i] = make_json(mongo_get_str(doc, "title", NULL), mongo_get_str(doc, "icon", NULL));
+            if (!asks[i].title && !found[i] && strcmp(id + 2, asks[i].name) == 0)
+                found[i] = make_title(asks[i].name, mongo_get_str(doc, "title", NULL),
+                                      mongo_get_str(doc, "icon", NULL));
         }
     }
     bson_error_t be;
@@ -168,34 +220,45 @@ static int read_targets(struct mongo_conn *c, const char *const *names, size_t n
     return rc;
 }
 
-int publishers_fetch(struct publishers *p, struct mongo_conn *c, const char *const *names, size_t n,
+/* What changed while it was read is good enough for one page, but not for a minute. */
+static void take_found(struct publishers *p, struct publisher_ask *asks, size_t n,
+                       struct publisher_title **found, uint64_t changes, int64_t read_ms)
+{
+    pthread_mutex_lock(&p->lock);
+    if (changes != p->changes)
+        read_ms += 1000 - KEEP_MS;
+    for (size_t i = 0; i < n; i++) {
+        if (asks[i].title)
+            continue;
+        asks[i].title = found[i] ? found[i] : publishers_untitled(asks[i].name);
+        keep(p, &asks[i], read_ms);
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+int publishers_fetch(struct publishers *p, struct mongo_conn *c, struct publisher_ask *asks, size_t n,
                      struct err *e)
 {
     assert(n >= 1 && n <= 200);
-    char *json[200] = {NULL};
+    struct publisher_title *found[200] = {NULL};
     pthread_mutex_lock(&p->lock);
     uint64_t changes = p->changes;
     pthread_mutex_unlock(&p->lock);
     int64_t now = clock_mono_ms();
-    int rc = read_targets(c, names, n, json, e);
-    if (rc == 0) {
-        pthread_mutex_lock(&p->lock);
-        /* Something changed meanwhile: good enough for one page, but not for a minute. */
-        int64_t read_ms = changes == p->changes ? now : now - KEEP_MS + 1000;
-        for (size_t i = 0; i < n; i++)
-            keep(p, names[i], json[i] ? json[i] : "{\"title\":null,\"icon\":null}", read_ms);
-        pthread_mutex_unlock(&p->lock);
+    if (read_targets(c, asks, n, found, e) == 0) {
+        take_found(p, asks, n, found, changes, now);
+        return 0;
     }
     for (size_t i = 0; i < n; i++)
-        free(json[i]);
-    return rc;
+        publishers_unref(found[i]);
+    return -1;
 }
 
 void publishers_changed(struct publishers *p, const char *name)
 {
     pthread_mutex_lock(&p->lock);
     p->changes++;
-    struct entry **at = find(p, name);
+    struct entry **at = find(p, name, publishers_hash(name));
     if (*at)
         take_out(p, at);
     pthread_mutex_unlock(&p->lock);

@@ -244,6 +244,162 @@ static void the_cache_stays_within_its_bytes(void **state)
     world_close(&w);
 }
 
+static void put(struct world *w, item_id id, const char *body)
+{
+    struct item it = make("t", body);
+    it.id = id;
+    content_put(w->content, &it);
+    item_done(&it);
+}
+
+static unsigned found(struct world *w, item_id from, item_id to)
+{
+    unsigned n = 0;
+    for (item_id id = from; id < to; id++) {
+        struct content_entry *entry = content_find(w->content, id);
+        n += entry != NULL;
+        if (entry != NULL)
+            content_unref(entry);
+    }
+    return n;
+}
+
+/* About a third of the cache is read by many; then somebody reads ten times the cache, each item once. */
+static void what_many_read_survives_a_scan(void **state)
+{
+    struct world w;
+    char *body = mem_zero(1, 1001);
+    memset(body, 'x', 1000);
+    world_open(&w, state);
+    for (item_id id = 1; id <= 100; id++)
+        put(&w, id, body);
+    int64_t hundred = metrics_get(w.metrics, M_CONTENT_BYTES, 0);
+    assert_true(hundred > CACHE_BYTES / 5 && hundred < CACHE_BYTES / 2);
+    assert_int_equal(found(&w, 1, 101), 100);
+    item_id end = 1000 + (item_id)(10 * 100 * CACHE_BYTES / hundred);
+    for (item_id id = 1000; id < end; id++) {
+        put(&w, id, body);
+        assert_true(metrics_get(w.metrics, M_CONTENT_BYTES, 0) <= CACHE_BYTES);
+    }
+    assert_int_equal(found(&w, 1, 101), 100);
+    assert_true(found(&w, 1000, end) > 100); /* the rest of the cache is of use too */
+    free(body);
+    world_close(&w);
+}
+
+/* Others are read, and again others: what nobody reads any more makes room for what they read now. */
+static void what_is_read_no_more_goes_in_the_end(void **state)
+{
+    struct world w;
+    char *body = mem_zero(1, 1001);
+    memset(body, 'x', 1000);
+    world_open(&w, state);
+    for (item_id first = 1000; first < 11000; first += 50) {
+        for (item_id id = first; id < first + 50; id++) {
+            put(&w, id, body);
+            assert_int_equal(found(&w, id, id + 1), 1);
+        }
+        if (first > 1000)
+            assert_int_equal(found(&w, first - 50, first + 50), 100);
+        assert_true(metrics_get(w.metrics, M_CONTENT_BYTES, 0) <= CACHE_BYTES);
+    }
+    assert_int_equal(found(&w, 1000, 9000), 0);
+    free(body);
+    world_close(&w);
+}
+
+static void an_item_is_deflated_at_its_first_need_and_counted(void **state)
+{
+    struct world w;
+    char *body = mem_zero(1, 3001);
+    for (int i = 0; i < 3000; i++)
+        body[i] = " deflate"[i * i / 7 % 8];
+    world_open(&w, state);
+    put(&w, 7, body);
+    struct content_entry *entry = content_find(w.content, 7);
+    int64_t before = metrics_get(w.metrics, M_CONTENT_BYTES, 0);
+    assert_null(content_gzip(w.content, entry, false, false));
+    const struct gzip_block *full = content_gzip(w.content, entry, false, true),
+                            *summary = content_gzip(w.content, entry, true, true);
+    assert_ptr_equal(content_gzip(w.content, entry, false, false), full);
+    assert_ptr_equal(content_gzip(w.content, entry, false, true), full);
+    assert_int_equal(full->plain_len, entry->full_len);
+    assert_int_equal(summary->plain_len, entry->summary_len);
+    assert_int_equal(metrics_get(w.metrics, M_CONTENT_BYTES, 0),
+                     before + (int64_t)(gzip_block_bytes(full) + gzip_block_bytes(summary)));
+    content_changed(w.content, 7, 2);
+    assert_int_equal(metrics_get(w.metrics, M_CONTENT_BYTES, 0) < before, true);
+    assert_int_equal(full->plain_len, entry->full_len); /* who holds the entry holds its blocks */
+    content_unref(entry);
+    /* of what is not in the cache any more nothing is counted */
+    put(&w, 8, body);
+    entry = content_find(w.content, 8);
+    content_drop_all(w.content);
+    assert_non_null(content_gzip(w.content, entry, false, true));
+    assert_int_equal(metrics_get(w.metrics, M_CONTENT_BYTES, 0), 0);
+    content_unref(entry);
+    free(body);
+    world_close(&w);
+}
+
+static void deflated_items_are_bounded_too(void **state)
+{
+    struct world w;
+    char *body = mem_zero(1, 5001);
+    for (int i = 0; i < 5000; i++)
+        body[i] = (char)('0' + i * (i % 91) % 71);
+    world_open(&w, state);
+    for (item_id id = 1; id <= 500; id++) {
+        put(&w, id, body);
+        struct content_entry *entry = content_find(w.content, id);
+        if (entry == NULL)
+            continue;
+        assert_non_null(content_gzip(w.content, entry, false, true));
+        content_unref(entry);
+        assert_true(metrics_get(w.metrics, M_CONTENT_BYTES, 0) <= CACHE_BYTES);
+    }
+    assert_true(metrics_get(w.metrics, M_CONTENT_EVICTED, 0) > 100);
+    content_drop_all(w.content);
+    assert_int_equal(metrics_get(w.metrics, M_CONTENT_BYTES, 0), 0);
+    free(body);
+    world_close(&w);
+}
+
+#define GZIP_THREADS 4
+#define GZIP_ITEMS   50
+
+static void *deflate_all(void *arg)
+{
+    struct world *w = arg;
+    for (item_id id = 1; id <= GZIP_ITEMS; id++) {
+        struct content_entry *entry = content_find(w->content, id);
+        if (entry == NULL)
+            continue;
+        const struct gzip_block *b = content_gzip(w->content, entry, id % 2, true);
+        if (b == NULL || b != content_gzip(w->content, entry, id % 2, false))
+            abort();
+        content_unref(entry);
+    }
+    return NULL;
+}
+
+static void threads_that_deflate_the_same_item_share_it(void **state)
+{
+    struct world w;
+    pthread_t threads[GZIP_THREADS];
+    world_open(&w, state);
+    for (item_id id = 1; id <= GZIP_ITEMS; id++)
+        put(&w, id, "the same body of the same item, the same body of the same item");
+    for (int i = 0; i < GZIP_THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, deflate_all, &w), 0);
+    for (int i = 0; i < GZIP_THREADS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(found(&w, 1, GZIP_ITEMS + 1), GZIP_ITEMS);
+    content_drop_all(w.content);
+    assert_int_equal(metrics_get(w.metrics, M_CONTENT_BYTES, 0), 0);
+    world_close(&w);
+}
+
 static void words_are_those_of_title_and_body(void **state)
 {
     struct world w;
@@ -509,6 +665,11 @@ int main(void)
         cmocka_unit_test(an_older_body_never_takes_the_place_of_a_newer_one),
         cmocka_unit_test(past_the_cache_reads_what_is_stored),
         cmocka_unit_test(the_cache_stays_within_its_bytes),
+        cmocka_unit_test(what_many_read_survives_a_scan),
+        cmocka_unit_test(what_is_read_no_more_goes_in_the_end),
+        cmocka_unit_test(an_item_is_deflated_at_its_first_need_and_counted),
+        cmocka_unit_test(deflated_items_are_bounded_too),
+        cmocka_unit_test(threads_that_deflate_the_same_item_share_it),
         cmocka_unit_test(words_are_those_of_title_and_body),
         cmocka_unit_test(equal_fetches_are_one),
         cmocka_unit_test(what_was_read_before_a_change_is_not_kept),
