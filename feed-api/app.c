@@ -22,8 +22,9 @@
 #include "feed-api/item_ids.h"
 #include "feed-api/redis_async.h"
 #include "feed-api/router.h"
+#include "feed-api/streams.h"
 
-#define POOL_SPARE       8 /* clients besides the workers': the tail, its heartbeat, health, counts */
+#define POOL_SPARE       16 /* clients besides the workers': the tail, its heartbeat, health, counts, streams */
 #define ADMIN_CONNS      100
 #define FILES_SPARE      100
 #define STOP_MS          4800 /* from the signal to the exit, also when threads wait for a dead server */
@@ -61,7 +62,7 @@ static int start_caches(struct app *app, struct err *e)
     if (content_new(&app->content, (size_t)app->cfg.content_cache_bytes, app->metrics, e) < 0)
         return -1;
     app->feed = feed_state_new();
-    if (tail_start(&app->tail, app, e) < 0)
+    if (streams_start(&app->streams, app, e) < 0 || tail_start(&app->tail, app, e) < 0)
         return -1;
     return counts_start(&app->counts, &co, e);
 }
@@ -203,6 +204,7 @@ static void check_files(const struct app *app)
 static void stop_listening(struct app *app)
 {
     app->stopping_ms = clock_mono_ms();
+    streams_drain(app->streams);
     for (int64_t i = 0; i < app->cfg.loops; i++)
         loop_tell(&app->loops[i], LOOP_DRAIN);
 }
@@ -316,6 +318,7 @@ void app_stop(struct app *app)
     tail_halt(app->tail);
     each_loop(app, feed_end_waiting);
     each_loop(app, free_server);
+    streams_free(app->streams);
     http_server_free(app->admin_http);
     router_done();
     health_stop(app->health);

@@ -27,7 +27,8 @@ struct proc_signals;
 struct gate;       /* feed-api/gate.h: limits, origins, logs of requests */
 struct feed_state; /* feed-api/feed.h: what the feed's handlers keep */
 struct counts;     /* feed-api/counts.h: follower and item counts of targets */
-struct item_ids;   /* feed-api/item_ids.h: ids for new items */
+struct streams;  /* feed-api/streams.h: live streams of feeds */
+struct item_ids; /* feed-api/item_ids.h: ids for new items */
 
 struct app {
     struct feed_config cfg;
@@ -44,6 +45,7 @@ struct app {
     struct content *content;
     struct pulled *pulled;
     struct feed_state *feed;
+    struct streams *streams;
     struct tail *tail;
     struct counts *counts;
     struct item_ids *item_ids;

@@ -88,6 +88,17 @@ static const struct config_row rows[] = {
     {"rank-candidates", CONFIG_INT, AT(rank_candidates), "200", 120, 1000,
      "newest items of a reader that are ranked"},
 
+    {"max-streams", CONFIG_INT, AT(max_streams), "50000", 0, 1000000, "live streams at a time"},
+    {"streams-per-user", CONFIG_INT, AT(streams_per_user), "20", 1, 10000,
+     "live streams of one reader; beyond it the oldest ends"},
+    {"stream-keep", CONFIG_MS, AT(stream_keep), "1h", 1000, MS_DAY,
+     "a stream that was broken off for no longer goes on without a gap"},
+    {"stream-memory", CONFIG_BYTES, AT(stream_memory), "64m", 4096, 65536 * MIB,
+     "memory for what happened in that time"},
+    {"stream-heartbeat", CONFIG_MS, AT(stream_heartbeat), "15s", 100, MS_MIN, "between signs of life on a stream"},
+    {"stream-unsent", CONFIG_BYTES, AT(stream_unsent), "1m", 16384, 1024 * MIB,
+     "a stream is cut when its client leaves more than this unread"},
+
     {"pull-threshold", CONFIG_INT, AT(pull_threshold), "100000", 0, 1e12,
      "followers from which on a publisher's or topic's items are added when a page is read, not when they "
      "are "

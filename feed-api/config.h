@@ -33,9 +33,9 @@ struct feed_config {
     int64_t idle_timeout;
     int64_t body_timeout;
     int64_t min_body_rate; /* bytes a second; 0: any */
-    int64_t body_bytes;    /* of all requests together */
-    int64_t drain_grace;   /* between not ready and not listening, after SIGTERM */
-    int64_t drain;         /* for what is in flight, after SIGTERM */
+    int64_t body_bytes;  /* of all requests together */
+    int64_t drain_grace; /* between not ready and not listening, after SIGTERM */
+    int64_t drain;       /* for what is in flight, after SIGTERM */
 
     /* who may ask how often: requests a second, and in a burst (0: twice that) */
     int64_t rate_key; /* 0: no limit, as the others */
@@ -60,6 +60,14 @@ struct feed_config {
     int64_t page_scan_max; /* ids looked at for one page */
     int64_t rank_deadline;
     int64_t rank_candidates; /* newest items of a reader that are ranked */
+
+    /* streams */
+    int64_t max_streams;
+    int64_t streams_per_user;
+    int64_t stream_keep;      /* what happened is remembered for so long, */
+    int64_t stream_memory;    /* and in so many bytes */
+    int64_t stream_heartbeat; /* between two of one stream */
+    int64_t stream_unsent;    /* bytes that may wait for a client */
 
     /* push and pull */
     int64_t pull_threshold; /* followers from which on a target is pulled; 0: none */

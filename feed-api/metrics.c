@@ -4,7 +4,7 @@
 #define COUNTER   METRIC_COUNTER
 #define GAUGE     METRIC_GAUGE
 #define HISTOGRAM METRIC_HISTOGRAM
-#define ROUTES    "route", "feed,items,bulk,targets,graph,events,keys,status,none"
+#define ROUTES    "route", "feed,items,bulk,targets,graph,events,keys,status,stream,none"
 #define CACHE     "result", "hit,miss"
 
 static const struct metric_row rows[] = {
@@ -44,7 +44,7 @@ static const struct metric_row rows[] = {
                         "unavailable,timeout,other"},
 
     [M_TAIL_CHANGES] = {"feedmill_tail_changes_total", COUNTER, "Changes read from the log.", "kind",
-                        "item,user,target,api_key,heartbeat,other"},
+                        "item,user,target,api_key,token_end,heartbeat,other"},
     [M_TAIL_LOST] = {"feedmill_tail_lost_total", COUNTER, "Times the tail lost its place and began anew.",
                      NULL, NULL},
     [M_TAIL_ALIVE] = {"feedmill_tail_alive", GAUGE, "1 when the tail is less than a second behind.", NULL,
@@ -96,6 +96,17 @@ static const struct metric_row rows[] = {
     [M_RANKED] = {"feedmill_ranked_total", COUNTER, "First pages asked for ranked, by what became of it.",
                   "result", "ranked,off,timeout,unavailable,busy,error,expired"},
     [M_RANK_SECONDS] = {"feedmill_rank_seconds", HISTOGRAM, "Time the ranker took.", NULL, NULL},
+
+    [M_STREAMS] = {"feedmill_streams", GAUGE, "Live streams of feeds.", NULL, NULL},
+    [M_STREAM_FRAMES] = {"feedmill_stream_frames_total", COUNTER, "Frames put on their way to streams.", NULL,
+                         NULL},
+    [M_STREAM_RESETS] = {"feedmill_stream_resets_total", COUNTER,
+                         "Streams told to read the feed again, because the memory of the log was too short.",
+                         NULL, NULL},
+    [M_STREAMS_CUT] = {"feedmill_streams_cut_total", COUNTER, "Streams cut because the client was too slow.",
+                       NULL, NULL},
+    [M_STREAM_LOG_BYTES] = {"feedmill_stream_log_bytes", GAUGE, "Bytes of what streams can be resumed from.",
+                            NULL, NULL},
 
     [M_FANOUTS] = {"feedmill_fanouts", GAUGE, "Fanouts that are alive.", NULL, NULL},
     [M_FANOUT_LAG_MS] = {"feedmill_fanout_lag_milliseconds", GAUGE,

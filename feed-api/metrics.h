@@ -64,6 +64,12 @@ enum feed_metric {
     M_RANKED, /* by enum metric_ranked */
     M_RANK_SECONDS,
 
+    M_STREAMS, /* open now */
+    M_STREAM_FRAMES,
+    M_STREAM_RESETS,
+    M_STREAMS_CUT,
+    M_STREAM_LOG_BYTES,
+
     M_FANOUTS, /* that are alive */
     M_FANOUT_LAG_MS,
     M_FANOUT_BACKLOG,
@@ -88,6 +94,7 @@ enum metric_route {
     MR_EVENTS,
     MR_KEYS,
     MR_STATUS,
+    MR_STREAM,
     MR_NONE
 };
 enum metric_status { MS_1XX, MS_2XX, MS_3XX, MS_4XX, MS_5XX };
@@ -101,6 +108,7 @@ enum metric_change {
     MCH_USER,
     MCH_TARGET,
     MCH_API_KEY,
+    MCH_TOKEN_END,
     MCH_HEARTBEAT,
     MCH_OTHER
 }; /* as enum change_kind */

@@ -106,13 +106,20 @@ static bool has_muted_word(const struct mutes *m, struct content_entry *item)
     return false;
 }
 
-bool mutes_hide(const struct mutes *m, struct content_entry *item)
+bool mutes_hide_named(const struct mutes *m, item_id id, const char *publisher, const char *const *topics,
+                      size_t n_topics)
 {
-    if (mutes_hide_id(m, item->id) || has_string(m->publishers, m->n_publishers, item->publisher))
+    if (mutes_hide_id(m, id) || has_string(m->publishers, m->n_publishers, publisher))
         return true;
-    for (unsigned i = 0; i < item->n_topics; i++) {
-        if (has_string(m->topics, m->n_topics, item->topics[i]))
+    for (size_t i = 0; i < n_topics; i++) {
+        if (has_string(m->topics, m->n_topics, topics[i]))
             return true;
     }
-    return has_muted_word(m, item);
+    return false;
+}
+
+bool mutes_hide(const struct mutes *m, struct content_entry *item)
+{
+    return mutes_hide_named(m, item->id, item->publisher, item->topics, item->n_topics) ||
+           has_muted_word(m, item);
 }

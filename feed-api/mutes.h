@@ -33,4 +33,8 @@ bool mutes_any(const struct mutes *m);
 bool mutes_hide_id(const struct mutes *m, item_id id);
 bool mutes_hide(const struct mutes *m, struct content_entry *item);
 
+/* mutes_hide_named() asks by what is known without a body: id, publisher and topics; words are not looked at. */
+bool mutes_hide_named(const struct mutes *m, item_id id, const char *publisher, const char *const *topics,
+                      size_t n_topics);
+
 #endif

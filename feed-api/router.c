@@ -54,10 +54,10 @@ static const struct {
     const struct route *routes;
     enum metric_route class;
 } sources[] = {
-    {routes_feed, MR_FEED},       {routes_items, MR_ITEMS},   {routes_bulk, MR_BULK},
+    {routes_stream, MR_STREAM},   {routes_feed, MR_FEED},       {routes_items, MR_ITEMS},   {routes_bulk, MR_BULK},
     {routes_targets, MR_TARGETS}, {routes_graph, MR_GRAPH},   {routes_events, MR_EVENTS},
     {routes_keys, MR_KEYS},       {routes_status, MR_STATUS}, {routes_dead_letters, MR_STATUS},
-    {routes_delivery, MR_ITEMS},
+    {routes_delivery, MR_ITEMS}, {routes_marker, MR_GRAPH},   {routes_explain, MR_GRAPH}, {routes_users, MR_GRAPH},
 };
 
 /* ---- compiling ---- */
@@ -246,8 +246,8 @@ static bool may_call(const struct compiled *r, const struct http_request *q, con
     }
 }
 
-/* Answers false when it has answered the request, and then *who is empty. What is refused here counts too:
- * the limit comes first. */
+/* Answers false when it has answered the request, and then *who is empty. What is refused here counts too: the
+ * limit comes first. */
 static bool judge(struct app *app, const struct compiled *r, struct http_request *q, enum auth_answer answer,
                   struct identity *who)
 {
@@ -270,6 +270,36 @@ static bool judge(struct app *app, const struct compiled *r, struct http_request
     return false;
 }
 
+/* Two would be one too many: which of them counts? */
+char *router_credential(const struct http_request *q, const struct route *route)
+{
+    size_t n = http_request_header_count(q, "Authorization");
+    struct query query = {.n = 0};
+    const char *token = NULL;
+    char *out = NULL;
+    if ((route->access & ACCESS_QUERY_TOKEN) && query_parse(q->query, &query, NULL) == 0)
+        token = query_get(&query, "access_token");
+    if (token != NULL && n == 0)
+        out = mem_printf("Bearer %s", token);
+    else if (token == NULL && n == 1)
+        out = mem_strdup(http_request_header(q, "Authorization"));
+    query_done(&query);
+    return out;
+}
+
+/* Without a copy where there is nothing to choose. */
+static enum auth_answer check_offered(struct app *app, const struct compiled *r, const struct http_request *q,
+                                      struct identity *who)
+{
+    size_t n = http_request_header_count(q, "Authorization");
+    if (!(r->route->access & ACCESS_QUERY_TOKEN))
+        return n <= 1 ? auth_check(app->auth, http_request_header(q, "Authorization"), who) : AUTH_BAD;
+    char *offered = router_credential(q, r->route);
+    enum auth_answer answer = offered == NULL && n > 0 ? AUTH_BAD : auth_check(app->auth, offered, who);
+    free(offered);
+    return answer;
+}
+
 /* Answers false when it has answered the request. *ask: the key is not known yet (then *who is empty). */
 static bool check_credential(struct app *app, const struct compiled *r, struct http_request *q,
                              struct identity *who, bool *ask)
@@ -277,9 +307,7 @@ static bool check_credential(struct app *app, const struct compiled *r, struct h
     *ask = false;
     if (r->route->access & ACCESS_OPEN)
         return true;
-    enum auth_answer answer = AUTH_BAD;
-    if (http_request_header_count(q, "Authorization") <= 1)
-        answer = auth_check(app->auth, http_request_header(q, "Authorization"), who);
+    enum auth_answer answer = check_offered(app, r, q, who);
     *ask = answer == AUTH_ASK;
     return *ask || judge(app, r, q, answer, who);
 }
@@ -425,11 +453,12 @@ static void fetch_key(struct worker *w, struct call *c)
 {
     struct err e;
     enum auth_answer answer;
+    char *offered = router_credential(c->http, c->route);
     if (health_is_down(c->app->health, HEALTH_MONGODB))
         call_fail(c, PROBLEM_UNAVAILABLE, "the key can't be looked up: a database can't be reached");
-    else if (auth_fetch(c->app->auth, w->mongo, http_request_header(c->http, "Authorization"), &answer,
-                        &c->who, &e) < 0)
+    else if (auth_fetch(c->app->auth, w->mongo, offered, &answer, &c->who, &e) < 0)
         call_fail_err(c, &e);
+    free(offered);
 }
 
 static void key_fetched(struct call *c)

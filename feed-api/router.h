@@ -13,7 +13,8 @@
 /* Who may call: a mask. ACCESS_OPEN needs no credential; ACCESS_ANY any valid one. ACCESS_OWN: a user token
  * whose user is {u}, the first parameter. ACCESS_PUBLISHER: any publisher key; the handler checks the name by
  * identity_publishes() and answers 403. ADMIN may everything. ACCESS_DEMO: the path is there with --demo
- * only.
+ * only. ACCESS_QUERY_TOKEN: the credential may be the query parameter access_token (a browser's EventSource
+ * sends no header).
  */
 enum {
     ACCESS_OPEN = 1,
@@ -22,7 +23,8 @@ enum {
     ACCESS_SERVICE = 8,
     ACCESS_PUBLISHER = 16,
     ACCESS_OWN = 32,
-    ACCESS_DEMO = 64
+    ACCESS_DEMO = 64,
+    ACCESS_QUERY_TOKEN = 128
 };
 
 struct route {
@@ -40,8 +42,9 @@ struct route {
 };
 
 /* The tables, one a handlers file; ended by a row of NULLs. */
-extern const struct route routes_items[], routes_bulk[], routes_targets[], routes_graph[], routes_feed[],
-    routes_events[], routes_keys[], routes_status[], routes_dead_letters[], routes_delivery[];
+extern const struct route routes_stream[], routes_items[], routes_bulk[], routes_targets[], routes_graph[], routes_feed[],
+    routes_events[], routes_keys[], routes_status[], routes_dead_letters[], routes_delivery[], routes_marker[],
+    routes_explain[], routes_users[];
 
 struct loop;
 
@@ -50,6 +53,10 @@ struct loop;
 int router_init(struct err *e) MUST_USE;
 void router_options(struct loop *l, struct http_server_options *o);
 void router_done(void);
+
+/* router_credential() answers what a request offers as its Authorization ("Bearer ..."), NULL for none or for more
+ * than one; free() it. */
+char *router_credential(const struct http_request *q, const struct route *route);
 
 /* router_print() writes a line a route to stdout, fields by single spaces: method, path, operation, access
  * (by commas), query (by commas or "-"), body types (by commas or

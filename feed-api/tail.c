@@ -13,6 +13,7 @@
 #include "feed-api/app.h"
 #include "feed-api/beats.h"
 #include "feed-api/feed.h"
+#include "feed-api/streams.h"
 #include "feed-api/user_changes.h"
 
 #define START_BACK_S   10
@@ -135,6 +136,9 @@ static void take_change(struct tail *t, const struct change *c)
     case CHANGE_API_KEY:
         auth_forget_key(app->auth, c->name);
         break;
+    case CHANGE_TOKEN_END:
+        auth_tokens_ended(app->auth, c->name, c->at_ms);
+        break;
     case CHANGE_HEARTBEAT:
         take_heartbeat(t, c);
         break;
@@ -159,6 +163,7 @@ static void begin_at(struct tail *t, ts_t from)
     content_seen(t->app->content, from);
     content_drop_all(t->app->content);
     pulled_drop_all(t->app->pulled, from);
+    streams_begin(t->app->streams, from);
     publishers_drop_all(t->app->feed->publishers);
     auth_forget_all(t->app->auth);
 }
@@ -175,7 +180,7 @@ static int time_now(struct tail *t, ts_t *now, struct err *e)
 }
 
 /* Opens the log a little in the past the first time, where it reaches back that far, else at the present. */
-static int open_log(struct tail *t, bool first, struct changes **out, struct err *e)
+static int open_stream(struct tail *t, bool first, struct changes **out, struct err *e)
 {
     ts_t now;
     if (time_now(t, &now, e) < 0)
@@ -183,7 +188,8 @@ static int open_log(struct tail *t, bool first, struct changes **out, struct err
     struct changes_options o = {
         .mongo = t->app->mongo,
         .instance = t->app->instance,
-        .kinds = 1u << CHANGE_ITEM | 1u << CHANGE_USER | 1u << CHANGE_TARGET | 1u << CHANGE_API_KEY,
+        .kinds = 1u << CHANGE_ITEM | 1u << CHANGE_USER | 1u << CHANGE_TARGET | 1u << CHANGE_API_KEY |
+                 1u << CHANGE_TOKEN_END,
         .start = now,
         .tell_items = true,
     };
@@ -202,6 +208,28 @@ static int open_log(struct tail *t, bool first, struct changes **out, struct err
     }
     begin_at(t, o.start);
     return changes_open(out, &o, e);
+}
+
+/* After the log is open: what ends between the two is told twice, not never. */
+static int load_token_ends(struct tail *t, struct err *e)
+{
+    struct mongo_conn *c;
+    if (mongo_conn_get(t->app->mongo, &c, e) < 0)
+        return -1;
+    mongo_conn_deadline(c, OPEN_MS);
+    int rc = auth_load_token_ends(t->app->auth, c, e);
+    mongo_conn_put(c);
+    return rc;
+}
+
+static int open_log(struct tail *t, bool first, struct changes **out, struct err *e)
+{
+    if (open_stream(t, first, out, e) < 0)
+        return -1;
+    if (load_token_ends(t, e) == 0)
+        return 0;
+    changes_close(*out);
+    return -1;
 }
 
 static void pause_ms(int64_t ms)
@@ -231,11 +259,14 @@ static void follow_log(struct tail *t, struct changes *log)
         else if (rc >= 0 && down)
             log_event(LOG_INFO, "tail_goes_on", LOG_X("position", changes_complete(log)));
         down = rc < 0;
-        if (rc > 0)
+        if (rc > 0) {
             take_change(t, c);
+            streams_take(t->app->streams, c); /* last, for it is asked of the others */
+        }
         lock_tail(t);
         t->position = ts_max(t->position, changes_complete(log));
         unlock_tail(t);
+        streams_reached(t->app->streams, changes_complete(log));
     }
     free(c);
 }
