@@ -22,6 +22,7 @@ enum change_kind {
     CHANGE_USER,      /* follows or mutes of a user changed, or the user was erased */
     CHANGE_TARGET,    /* title, icon or mode of a publisher or topic (not mere follower counts) */
     CHANGE_API_KEY,   /* made, revoked */
+    CHANGE_TOKEN_END, /* a user's tokens were ended */
     CHANGE_HEARTBEAT, /* time passes */
     CHANGE_OTHER,     /* something that moves time only */
 };
@@ -51,8 +52,8 @@ struct change {
     char topics[CHANGE_TOPICS_MAX][NAME_MAX_BYTES + 1];
     enum target_mode mode;            /* CHANGE_TARGET: its mode was set to this */
     char name[TARGET_TEXT_SIZE + 64]; /* CHANGE_USER: user; CHANGE_TARGET: "p:name"; CHANGE_API_KEY: key id;
-                                         CHANGE_HEARTBEAT: instance */
-    int64_t at_ms;                    /* CHANGE_HEARTBEAT: the writer's wall clock */
+                                         CHANGE_TOKEN_END: the user, hashed; CHANGE_HEARTBEAT: instance */
+    int64_t at_ms;                    /* CHANGE_HEARTBEAT: the writer's wall clock; CHANGE_TOKEN_END: when */
     int64_t mono_ms;                  /* CHANGE_HEARTBEAT: the writer's monotonic clock when it sent it */
 };
 

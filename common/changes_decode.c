@@ -42,6 +42,7 @@ static const struct {
     {CHANGE_USER, COLL_USERS, "{\"ns.coll\":\"users\"," ANY_WRITE "}"},
     {CHANGE_TARGET, COLL_TARGETS, TARGET_FACE},
     {CHANGE_API_KEY, COLL_API_KEYS, "{\"ns.coll\":\"api_keys\"," ANY_WRITE "}"},
+    {CHANGE_TOKEN_END, COLL_TOKEN_ENDS, "{\"ns.coll\":\"token_ends\"," ANY_WRITE "}"},
 };
 
 /* Never the bodies. */
@@ -224,6 +225,13 @@ static void decode_heartbeat(const bson_t *event, const char *op, struct change 
     out->mono_ms = mono;
 }
 
+static void decode_token_end(const bson_t *event, const char *op, struct change *out)
+{
+    bool update = strcmp(op, "update") == 0;
+    if (find_i64(event, update ? "updateDescription.updatedFields.at" : "fullDocument.at", &out->at_ms))
+        out->kind = CHANGE_TOKEN_END;
+}
+
 /* A target without a document is one that is pushed. */
 static void decode_target(const bson_t *event, const char *op, struct change *out)
 {
@@ -299,6 +307,8 @@ enum decoded changes_decode(const bson_t *event, bool tell_items, struct change 
         decode_heartbeat(event, op, out);
     else if (kind == CHANGE_TARGET)
         decode_target(event, op, out);
+    else if (kind == CHANGE_TOKEN_END)
+        decode_token_end(event, op, out);
     else
         out->kind = kind;
     return DECODED;

@@ -49,6 +49,8 @@ static const char *const collection_names[COLL_N] = {
     [COLL_HEARTBEAT] = "heartbeat",
     [COLL_DEAD_LETTERS] = "dead_letters",
     [COLL_RECEIPTS] = "receipts",
+    [COLL_MARKERS] = "markers",
+    [COLL_TOKEN_ENDS] = "token_ends",
 };
 
 const char *mongo_collection_name(enum mongo_collection c)

@@ -39,6 +39,8 @@ enum mongo_collection {
     COLL_HEARTBEAT,
     COLL_DEAD_LETTERS,
     COLL_RECEIPTS,
+    COLL_MARKERS,
+    COLL_TOKEN_ENDS,
     COLL_N
 };
 

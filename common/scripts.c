@@ -431,6 +431,15 @@ static const char discard[] = "local r = redis.call('HGET', KEYS[2], 'r')\n"
                               "redis.call('DEL', KEYS[1], KEYS[2])\n"
                               "return 1\n";
 
+/* Who was built is counted from the list's head: his place in it stays. */
+static const char erase[] = "local list = redis.pcall('LRANGE', KEYS[4], 0, -1)\n"
+                            "for i = 1, #list do\n"
+                            "  if string.sub(list[i], 17) == ARGV[1] then\n"
+                            "    redis.call('LSET', KEYS[4], i - 1, string.sub(list[i], 1, 16) .. '/')\n"
+                            "  end\n"
+                            "end\n"
+                            "return redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])\n";
+
 static const struct {
     const char *name, *source;
 } scripts[SCRIPT_N] = {
@@ -449,6 +458,7 @@ static const struct {
     [SCRIPT_TOUCH] = {"touch", touch},
     [SCRIPT_EVICT] = {"evict", evict},
     [SCRIPT_DISCARD] = {"discard", discard},
+    [SCRIPT_ERASE] = {"erase", erase},
 };
 
 const char *script_source(enum script s)

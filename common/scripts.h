@@ -83,6 +83,10 @@ enum script {
      * that is longer than 16 bytes. Drops it, whoever owns the bucket, unless it was rebuilt since. Answers 1
      * dropped, 0 not. */
     SCRIPT_DISCARD,
+    /* A reader who is erased. KEYS: tl, pf, af, bn. ARGV: user. Drops what is kept of him, whoever owns the
+     * bucket; in the list of timelines built last his name becomes one that nobody can have. Answers how many
+     * keys there were. */
+    SCRIPT_ERASE,
     SCRIPT_N
 };
 

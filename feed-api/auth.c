@@ -19,6 +19,7 @@
 #include "feed-api/metrics.h"
 #include "feed-api/secret_file.h"
 #include "feed-api/token.h"
+#include "feed-api/token_ends.h"
 
 #define KEEP_MS         60000
 #define OFFLINE_KEEP_MS 3600000
@@ -42,6 +43,7 @@ struct auth {
     char *admin_key_file;
     pthread_mutex_t tokens_lock;
     struct tokens *tokens;
+    struct token_ends *token_ends;
 
     pthread_mutex_t lock; /* of what follows */
     struct entry *chains[CHAINS];
@@ -65,6 +67,7 @@ int auth_new(struct auth **out, const struct auth_options *o, struct metrics *m,
     struct auth *a = mem_zero(1, sizeof *a);
     a->metrics = m;
     a->tokens = tokens;
+    a->token_ends = token_ends_new();
     a->admin_key_file = mem_strdup(o->admin_key_file);
     pthread_mutex_init(&a->lock, NULL);
     pthread_mutex_init(&a->tokens_lock, NULL);
@@ -115,6 +118,7 @@ void auth_free(struct auth *a)
     pthread_mutex_destroy(&a->lock);
     pthread_mutex_destroy(&a->tokens_lock);
     tokens_free(a->tokens);
+    token_ends_free(a->token_ends);
     free(a->admin_key_file);
     free(a);
 }
@@ -195,8 +199,11 @@ static enum auth_answer check_token(struct auth *a, const char *text, struct ide
     struct identity who = {.role = ROLE_USER};
     pthread_mutex_lock(&a->tokens_lock);
     tokens_refresh(a->tokens, clock_mono_ms());
-    int rc = tokens_verify(a->tokens, text, clock_wall_ms() / 1000, who.id, &e);
+    int64_t issued_ms;
+    int rc = tokens_open(a->tokens, text, clock_wall_ms() / 1000, who.id, &issued_ms, &e);
     pthread_mutex_unlock(&a->tokens_lock);
+    if (rc == 0 && token_ends_refuses(a->token_ends, who.id, issued_ms))
+        rc = err_set(&e, ERR_INVALID, "the user's tokens were ended since it was issued");
     if (rc < 0) {
         log_event(LOG_DEBUG, "token_refused", LOG_ERR(&e));
         return AUTH_BAD;
@@ -349,7 +356,32 @@ int auth_bootstrap(struct auth *a, struct mongo_conn *c, struct err *e)
         *e = why;
         return -1;
     }
-    return ensure_admin_key(c, &key, e);
+    if (ensure_admin_key(c, &key, e) < 0)
+        return -1;
+    return token_ends_load(a->token_ends, c, e);
+}
+
+/* ---- tokens ---- */
+
+int auth_load_token_ends(struct auth *a, struct mongo_conn *c, struct err *e)
+{
+    return token_ends_load(a->token_ends, c, e);
+}
+
+void auth_tokens_ended(struct auth *a, const char *id, int64_t at_ms)
+{
+    token_ends_take(a->token_ends, id, at_ms);
+}
+
+int auth_end_tokens(struct auth *a, struct mongo_conn *c, const char *user, struct err *e)
+{
+    char id[TOKEN_ENDS_ID_SIZE];
+    int64_t now = clock_wall_ms();
+    if (token_ends_store(c, user, now, e) < 0)
+        return -1;
+    token_ends_id(user, id);
+    token_ends_take(a->token_ends, id, now);
+    return 0;
 }
 
 int auth_sign_token(struct auth *a, const char *user, int64_t ttl_s, char **token, int64_t *expires_at,
@@ -357,11 +389,11 @@ int auth_sign_token(struct auth *a, const char *user, int64_t ttl_s, char **toke
 {
     if (ttl_s < AUTH_TTL_MIN_S || ttl_s > AUTH_TTL_MAX_S)
         return err_set(e, ERR_INVALID, "ttl_s must be %d to %d", AUTH_TTL_MIN_S, AUTH_TTL_MAX_S);
-    int64_t now = clock_wall_ms() / 1000;
+    int64_t now = clock_wall_ms();
     pthread_mutex_lock(&a->tokens_lock);
     tokens_refresh(a->tokens, clock_mono_ms());
-    *token = tokens_sign(a->tokens, user, now, ttl_s);
+    *token = tokens_sign_ms(a->tokens, user, now, ttl_s);
     pthread_mutex_unlock(&a->tokens_lock);
-    *expires_at = now + ttl_s;
+    *expires_at = now / 1000 + ttl_s;
     return 0;
 }

@@ -58,6 +58,14 @@ int auth_fetch(struct auth *a, struct mongo_conn *c, const char *authorization, 
 void auth_forget_key(struct auth *a, const char *key_id); /* any thread */
 void auth_forget_all(struct auth *a);                     /* any thread: the tail lost its place */
 
+/* auth_end_tokens() ends all tokens of user that were issued before now, here at once and, by the log, at the
+ * other processes within a second. In a worker. ERR_CONFLICT: too many users had theirs ended.
+ * auth_tokens_ended(): so the log tells (see token_ends.h); any thread. auth_load_token_ends() reads all that
+ * were ended, after the tail lost its place; blocking. */
+int auth_end_tokens(struct auth *a, struct mongo_conn *c, const char *user, struct err *e) MUST_USE;
+void auth_tokens_ended(struct auth *a, const char *id, int64_t at_ms);
+int auth_load_token_ends(struct auth *a, struct mongo_conn *c, struct err *e) MUST_USE;
+
 /* auth_set_offline() is told by health.h whether MongoDB is known to be down: then known keys stay good for
  * up to an hour, since nobody can revoke one either. Any thread. */
 void auth_set_offline(struct auth *a, bool offline);

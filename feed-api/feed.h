@@ -114,6 +114,8 @@ struct feed {
 };
 
 /* handlers_feed.c, on the loop */
+struct feed *feed_new(struct call *c,
+                      enum cursor_route route); /* reads the question; NULL: it is answered already */
 void feed_read_timeline(struct feed *f);
 void feed_to_worker(struct feed *f, void (*work)(struct worker *w, struct feed *f),
                     void (*then)(struct feed *f));
@@ -141,6 +143,9 @@ int feed_load_reader(struct worker *w, struct feed *f,
 bool feed_write(struct feed *f, bool must);
 size_t feed_titles(const struct feed *f, struct publisher_ask asks[FEED_TITLES_MAX]);
 ts_t feed_freshness(const struct feed *f);
+
+/* feed_count.c, on the loop */
+void feed_count(struct call *c);
 
 /* feed_ranked.c, on the loop */
 void feed_start_ranked(struct feed *f);

@@ -18,6 +18,7 @@ void feed_begin_page(struct feed *f, unsigned limit, item_id before)
 {
     unsigned scan_max = (unsigned)f->app->cfg.page_scan_max;
     page_init(&f->page, limit, scan_max, before);
+    f->page.after = f->cursor.after;
     f->page_begun = true;
     f->bytes = 0;
 }
@@ -102,6 +103,7 @@ static void bodies_without_db(struct feed *f)
         return;
     }
     f->n_unread++;
+    f->unread = page_wanted(&f->page, &n)[0];
     page_decide(&f->page, false, NULL);
 }
 
@@ -135,7 +137,7 @@ static int load_follows(struct feed *f, struct worker *w, struct err *e)
 
 static void older_ids(struct feed *f, struct worker *w)
 {
-    if (f->ids_to_floor && f->floor == 0) {
+    if (f->ids_to_floor && f->floor <= f->cursor.after) {
         page_add_ids(&f->page, NULL, 0, true);
         return;
     }

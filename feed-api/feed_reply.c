@@ -24,12 +24,18 @@ ts_t feed_freshness(const struct feed *f)
     return f->nothing ? tail_position(f->app->tail) : ts_min(f->ids_time, f->bodies_time);
 }
 
+/* What a page could not show lies above it, so that `after` asks for that again. Otherwise it stands at the
+ * first item: what is published late still comes above it. */
 static item_id newest_of(const struct feed *f, ts_t freshness)
 {
     if (!f->first)
         return f->cursor.newest;
+    if (f->pulls_missing && f->partial)
+        return f->cursor.after;
     int64_t ms = (int64_t)ts_seconds(freshness) * 1000 - NEWEST_BACK_MS;
     item_id bound = ids_make(ms > 0 ? ms : 0, 0);
+    if (f->n_unread && f->unread <= bound)
+        bound = f->unread - 1;
     if (f->order == CURSOR_LATEST && f->page.n_shown && f->page.shown[0].id < bound)
         return f->page.shown[0].id;
     return f->cursor.after && !f->page.n_shown && f->cursor.after < bound ? f->cursor.after : bound;

@@ -121,7 +121,7 @@ static int from_rebuild(struct worker *w, struct feed *f, struct err *e)
     f->floor = t->floor;
     f->ids_to_floor = true;
     feed_begin_page(f, f->limit, f->cursor.last);
-    page_add_ids(&f->page, t->ids, t->n, t->floor == 0);
+    page_add_ids(&f->page, t->ids, t->n, t->floor <= f->cursor.after);
     return 0;
 }
 

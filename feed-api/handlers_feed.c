@@ -137,8 +137,30 @@ static int read_profile(struct feed *f)
     return strcmp(was, s) == 0 ? 0 : call_invalid(f->call, "?profile", "is not the one of the cursor");
 }
 
-/* NULL: the answer is set. */
-static struct feed *feed_new(struct call *c, enum cursor_route route)
+/* `after` is the `newest` of an earlier page; what it is worth is in the cursor from then on. */
+static int read_after(struct feed *f)
+{
+    const char *s = call_query(f->call, "after");
+    struct cursor newest;
+    struct err e;
+    if (!s)
+        return 0;
+    if (f->order == CURSOR_RANKED)
+        return call_invalid(f->call, "?after", "goes with order=latest only");
+    if (cursor_open(f->app->cursor_key, s, CURSOR_NEWEST, f->scope, &newest, &e)) {
+        metrics_add(f->app->metrics, M_CURSORS_REFUSED, 0, 1);
+        return call_invalid_as(f->call, PROBLEM_INVALID_CURSOR, "?after", "%s", e.msg);
+    }
+    if (f->first) {
+        f->cursor.after = newest.newest;
+        f->cursor.after_freshness = newest.freshness;
+        return 0;
+    }
+    bool same = f->cursor.after == newest.newest && f->cursor.after_freshness == newest.freshness;
+    return same ? 0 : call_invalid(f->call, "?after", "is not the one of the cursor");
+}
+
+struct feed *feed_new(struct call *c, enum cursor_route route)
 {
     struct feed *f = mem_zero(1, sizeof *f);
     c->data = f;
@@ -153,12 +175,12 @@ static struct feed *feed_new(struct call *c, enum cursor_route route)
     bad |= call_query_position(c, &f->position);
     bad |= read_cursor(f);
     if (!bad && route == CURSOR_FEED)
-        bad = read_order(f) | read_profile(f);
+        bad = read_order(f) | read_profile(f) || read_after(f);
     if (bad) {
         call_finish(c);
         return NULL;
     }
-    f->asked = ts_max(f->position, f->cursor.freshness);
+    f->asked = ts_max(f->position, ts_max(f->cursor.freshness, f->cursor.after_freshness));
     return f;
 }
 
@@ -285,7 +307,8 @@ void feed_start_latest(struct feed *f)
     f->ids_to_floor = f->timeline.at_floor;
     f->used_timeline = true;
     feed_begin_page(f, f->limit, f->cursor.last);
-    page_add_ids(&f->page, f->timeline.ids, f->timeline.n, f->timeline.at_floor && f->floor == 0);
+    page_add_ids(&f->page, f->timeline.ids, f->timeline.n,
+                 f->timeline.at_floor && f->floor <= f->cursor.after);
 }
 
 /* On the loop as far as caches go, which for most pages is all the way. */
@@ -418,8 +441,10 @@ static void handle_topic_items(struct call *c)
 }
 
 const struct route routes_feed[] = {
+    {"GET", "/v1/users/{u}/feed/count", feed_count, ACCESS_SERVICE | ACCESS_OWN, "after,position", NULL, 0,
+     "countFeed"},
     {"GET", "/v1/users/{u}/feed", handle_feed, ACCESS_SERVICE | ACCESS_OWN,
-     "limit,cursor,order,profile,fields,position", NULL, 0, "getFeed"},
+     "limit,cursor,after,order,profile,fields,position", NULL, 0, "getFeed"},
     {"GET", "/v1/publishers/{p}/items", handle_publisher_items, ACCESS_ANY, "limit,cursor,fields,position",
      NULL, 0, "listPublisherItems"},
     {"GET", "/v1/topics/{t}/items", handle_topic_items, ACCESS_ANY, "limit,cursor,fields,position", NULL, 0,

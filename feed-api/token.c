@@ -33,6 +33,7 @@ struct token_key {
 struct slot {
     unsigned char digest[SIGN_MAC_SIZE];
     int64_t not_before, expires;   /* seconds */
+    int64_t issued_ms;             /* 0: it does not say */
     char user[NAME_MAX_BYTES + 1]; /* "": an empty slot */
 };
 
@@ -228,6 +229,11 @@ static void add_part(struct buf *out, const struct buf *json)
 
 char *tokens_sign(struct tokens *t, const char *user, int64_t now_s, int64_t ttl_s)
 {
+    return tokens_sign_ms(t, user, now_s * 1000, ttl_s);
+}
+
+char *tokens_sign_ms(struct tokens *t, const char *user, int64_t now_ms, int64_t ttl_s)
+{
     const struct token_key *key = &t->keys[t->n_keys - 1];
     struct buf json, token;
     unsigned char sum[SIGN_MAC_SIZE];
@@ -240,7 +246,10 @@ char *tokens_sign(struct tokens *t, const char *user, int64_t now_s, int64_t ttl
     buf_reset(&json);
     buf_add_str(&json, "{\"sub\":");
     buf_add_json(&json, user);
-    buf_printf(&json, ",\"iat\":%lld,\"exp\":%lld}", (long long)now_s, (long long)(now_s + ttl_s));
+    buf_printf(&json, ",\"iat\":%lld", (long long)(now_ms / 1000));
+    if (now_ms % 1000) /* RFC 7519, 2: a NumericDate may have a fraction */
+        buf_printf(&json, ".%03d", (int)(now_ms % 1000));
+    buf_printf(&json, ",\"exp\":%lld}", (long long)(now_ms / 1000 + ttl_s));
     buf_add_char(&token, '.');
     add_part(&token, &json);
     mac(key, token.data, token.len, sum);
@@ -301,6 +310,16 @@ static int numeric_date(const json_t *o, const char *name, bool required, int64_
     return 0;
 }
 
+static int read_issued(const json_t *claims, int64_t *out_ms, struct err *e)
+{
+    const json_t *v = json_object_get(claims, "iat");
+    double d = json_number_value(v);
+    if (v != NULL && (!json_is_number(v) || !(d >= 0 && d < 1e12)))
+        return err_set(e, ERR_INVALID, "the token's iat is no time");
+    *out_ms = (int64_t)(d * 1000 + 0.5);
+    return 0;
+}
+
 static int read_claims(const json_t *claims, struct slot *out, struct err *e)
 {
     const json_t *sub = json_object_get(claims, "sub");
@@ -311,7 +330,8 @@ static int read_claims(const json_t *claims, struct slot *out, struct err *e)
     if (names_check(user, n, e) < 0)
         return err_prefix(e, "the token's sub");
     if (numeric_date(claims, "exp", true, 0, &out->expires, e) < 0 ||
-        numeric_date(claims, "nbf", false, 0, &out->not_before, e) < 0)
+        numeric_date(claims, "nbf", false, 0, &out->not_before, e) < 0 ||
+        read_issued(claims, &out->issued_ms, e) < 0)
         return -1;
     memcpy(out->user, user, n + 1);
     return 0;
@@ -351,6 +371,13 @@ out:
 int tokens_verify(struct tokens *t, const char *token, int64_t now_s, char user[NAME_MAX_BYTES + 1],
                   struct err *e)
 {
+    int64_t issued_ms;
+    return tokens_open(t, token, now_s, user, &issued_ms, e);
+}
+
+int tokens_open(struct tokens *t, const char *token, int64_t now_s, char user[NAME_MAX_BYTES + 1],
+                int64_t *issued_ms, struct err *e)
+{
     size_t n = strnlen(token, TOKEN_MAX_BYTES + 1);
     if (n > TOKEN_MAX_BYTES)
         return err_set(e, ERR_INVALID, "a token has at most %d bytes", TOKEN_MAX_BYTES);
@@ -372,5 +399,6 @@ int tokens_verify(struct tokens *t, const char *token, int64_t now_s, char user[
     if (now_s < slot->not_before)
         return err_set(e, ERR_INVALID, "the token is not valid yet");
     strcpy(user, slot->user);
+    *issued_ms = slot->issued_ms;
     return 0;
 }

@@ -34,8 +34,14 @@ void tokens_refresh(struct tokens *t, int64_t mono_ms);
 int tokens_verify(struct tokens *t, const char *token, int64_t now_s, char user[NAME_MAX_BYTES + 1],
                   struct err *e) MUST_USE;
 
+/* tokens_open() is the same, and says when the token was issued: ms since 1970, 0 when it does not tell. */
+int tokens_open(struct tokens *t, const char *token, int64_t now_s, char user[NAME_MAX_BYTES + 1],
+                int64_t *issued_ms, struct err *e) MUST_USE;
+
 /* tokens_sign() makes a token for user, valid from now_s for ttl_s seconds (1 or more). The string is the
- * caller's. */
+ * caller's. tokens_sign_ms() says to the millisecond when: whether it is older than the end of the user's
+ * tokens may be a matter of less than a second. */
 char *tokens_sign(struct tokens *t, const char *user, int64_t now_s, int64_t ttl_s);
+char *tokens_sign_ms(struct tokens *t, const char *user, int64_t now_ms, int64_t ttl_s);
 
 #endif

@@ -40,8 +40,8 @@ static void unknown_paths_are_404_and_other_methods_405(void **state)
 {
     struct api *a = *state;
     static const char *const paths[] = {
-        "/",           "/v1",        "/v1/nothing", "/v1/status/",   "//v1/status",
-        "/v1//status", "/V1/status", "/healthz/x",  "/v1/users/ann", "/a/b/c/d/e/f/g/h/i/j/k/l/m/n"};
+        "/",           "/v1",        "/v1/nothing", "/v1/status/", "//v1/status",
+        "/v1//status", "/V1/status", "/healthz/x",  "/v1/users",   "/a/b/c/d/e/f/g/h/i/j/k/l/m/n"};
     for (size_t i = 0; i < MEM_COUNT(paths); i++)
         assert_problem(a, "GET", paths[i], NULL, NULL, 404, "not_found");
     struct reply r;
