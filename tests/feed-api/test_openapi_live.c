@@ -674,6 +674,7 @@ int main(void)
         cmocka_unit_test_setup(items_are_answered_as_described, as_admin),
         cmocka_unit_test_setup(bulk_answers_are_described_line_by_line, as_admin),
         cmocka_unit_test_setup(pages_are_answered_as_described, as_admin),
+        cmocka_unit_test_setup(pages_that_a_client_has_are_answered_as_described, as_admin),
         cmocka_unit_test_setup(what_belongs_to_a_user_is_answered_as_described, as_admin),
         cmocka_unit_test_setup(what_is_not_described_is_refused, as_admin),
         cmocka_unit_test_setup(targets_are_answered_as_described, as_admin),
