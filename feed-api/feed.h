@@ -139,7 +139,8 @@ int feed_load_reader(struct worker *w, struct feed *f,
                      struct err *e) MUST_USE; /* follows and mutes from MongoDB */
 
 /* feed_reply.c. feed_write() writes the answer, or sets 304; false when a publisher has to be fetched first
- * (never when it must). feed_titles() names the publishers that the page tells of, each once; their number. */
+ * (never when it must). feed_titles() names the publishers that the page tells of, each once; their number.
+ */
 bool feed_write(struct feed *f, bool must);
 size_t feed_titles(const struct feed *f, struct publisher_ask asks[FEED_TITLES_MAX]);
 ts_t feed_freshness(const struct feed *f);

@@ -218,7 +218,8 @@ static void fetch_publishers(struct worker *w, struct feed *f)
     struct err e;
     size_t n = feed_titles(f, asks);
     if (publishers_find(f->app->feed->publishers, asks, n) && w->mongo && !f->db_down) {
-        mongo_conn_after(w->mongo, tail_position(f->app->tail)); /* or what the tail told of would be undone */
+        mongo_conn_after(w->mongo,
+                         tail_position(f->app->tail)); /* or what the tail told of would be undone */
         if (publishers_fetch(f->app->feed->publishers, w->mongo, asks, n, &e))
             feed_lost_db(f, &e);
     }

@@ -49,7 +49,7 @@ enum feed_metric {
     M_PAGE_ITEMS,
     M_PAGES_NOT_MODIFIED, /* answered 304 */
     M_PAGES_GZIP,
-    M_GZIP_BLOCKS, /* by enum metric_block */
+    M_GZIP_BLOCKS,  /* by enum metric_block */
     M_PAGE_SKIPPED, /* by enum metric_skipped */
     M_PAGE_REFILLS,
     M_TURNS,
