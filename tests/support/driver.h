@@ -48,6 +48,7 @@ void driver_done(struct driver *d);
 const char *driver_user(const struct driver *d, unsigned i);
 const char *driver_publisher(const struct driver *d, unsigned i);
 const char *driver_topic(const struct driver *d, unsigned i);
+const char *driver_word(unsigned i); /* a word that is muted, by the bit of its set */
 
 /* driver_fail() prints the seed and the last ops, and fails the test. */
 void driver_fail(struct driver *d, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));

@@ -280,6 +280,11 @@ static void make_items(struct driver *d, unsigned flags, struct op *op, unsigned
 
 /* ---- follows and mutes ---- */
 
+const char *driver_word(unsigned i)
+{
+    return words[i];
+}
+
 static const char *const kinds[] = {"publisher", "topic", "publisher", "topic", "word", "item"};
 
 static const char *edge_name(const struct driver *d, const struct model_edge *e)
