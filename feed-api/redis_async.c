@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "feed-api/metrics.h"
+#include "feed-api/reply_arena.h"
 
 #define TICK_MS        5    /* between looks at the deadlines, while something is in flight */
 #define STALL_MS       1000 /* without any reply, with something in flight: the connection is dead */
@@ -37,6 +38,7 @@ struct redis_async {
     struct redis_address address;
     struct metrics *metrics;
     struct event *tick, *retry;
+    struct reply_arena *replies;
     redisAsyncContext *ac; /* NULL: not even connecting */
     bool up, closing, complained;
     struct group_list groups; /* in the order sent */
@@ -115,6 +117,7 @@ static void connect_now(struct redis_async *r)
     }
     ac->data = r;
     r->ac = ac;
+    reply_arena_use(r->replies, ac->c.reader);
     redisLibeventAttach(ac, r->base);
     redisAsyncSetConnectCallback(ac, on_connect);
     redisAsyncSetDisconnectCallback(ac, on_disconnect);
@@ -205,6 +208,7 @@ struct redis_async *redis_async_new(struct event_base *base, const struct redis_
     r->max = max_in_flight ? max_in_flight : 4096;
     r->backoff_ms = BACKOFF_MIN_MS;
     TAILQ_INIT(&r->groups);
+    r->replies = reply_arena_new();
     r->tick = event_new(base, -1, 0, on_tick, r);
     r->retry = event_new(base, -1, 0, on_retry, r);
     connect_now(r);
@@ -220,6 +224,7 @@ void redis_async_free(struct redis_async *r)
         redisAsyncFree(r->ac);
     event_free(r->tick);
     event_free(r->retry);
+    reply_arena_free(r->replies);
     free(r);
 }
 
