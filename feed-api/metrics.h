@@ -67,6 +67,7 @@ enum feed_metric {
     M_STREAMS, /* open now */
     M_STREAM_FRAMES,
     M_STREAM_RESETS,
+    M_STREAM_READ_BACK,
     M_STREAMS_CUT,
     M_STREAM_LOG_BYTES,
 

@@ -200,6 +200,7 @@ void streams_begin(struct streams *ss, ts_t from)
     ss->live = stream_log_end(ss->log);
     ss->done = (struct stream_pos){from, 0};
     ss->reached = 0;
+    ss->unreachable = 0;
     TAILQ_FOREACH(s, &ss->all, all)
     {
         if (s->resumes)

@@ -120,6 +120,11 @@ static enum outcome check_ahead(struct streams *ss, struct stream *s)
     return JOB_AGAIN;
 }
 
+static bool too_old(const struct streams *ss, ts_t t)
+{
+    return ts_seconds(t) + (uint32_t)(ss->app->cfg.stream_keep / 1000) < ts_seconds(ss->reached);
+}
+
 static enum outcome find_place(struct streams *ss, struct stream *s)
 {
     ts_t begins = stream_log_begins(ss->log);
@@ -127,6 +132,9 @@ static enum outcome find_place(struct streams *ss, struct stream *s)
         return JOB_LATER; /* the tail has not begun */
     if (s->sent.t > ss->reached + 1)
         return check_ahead(ss, s);
+    bool lost = s->sent.t < ss->unreachable || too_old(ss, s->sent.t);
+    if (s->sent.t < begins && !lost)
+        return !ss->reads_back && streams_read_back(ss, s->sent.t) ? JOB_AGAIN : JOB_LATER;
     uint64_t at = stream_log_after(ss->log, s->sent);
     s->reset = s->sent.t < begins;
     s->at = at < ss->live ? at : ss->live;

@@ -113,6 +113,8 @@ struct streams {
     uint64_t live;          /* the next entry for what is live */
     struct stream_pos done; /* what is at or before it was sent to what is live */
     ts_t reached;
+    bool reads_back;  /* somebody reads the log from before it is remembered */
+    ts_t unreachable; /* what is before it can't be had any more */
     TAILQ_HEAD(, stream) all;
     size_t n;
     struct stream **by_number; /* NULL: free */
@@ -173,6 +175,10 @@ unsigned pick_met_topic(const struct pick *p);
 
 /* pick_frame() answers what a reader with these mutes, who met it, is sent; NULL: nothing. Not counted. */
 struct frame *pick_frame(struct streams *ss, struct pick *p, unsigned met, const struct mutes *m);
+
+/* streams_back.c: with the lock, which is given up meanwhile. Has the log remembered from `from` on if it can
+ * be, else it is before ss->unreachable. False: to be tried again later. */
+bool streams_read_back(struct streams *ss, ts_t from);
 
 /* streams_feed.c, streams_load.c: threads */
 void *streams_feed_main(void *arg);

@@ -389,6 +389,48 @@ static void a_stream_goes_on_after_a_kill(void **state)
     close_stream(&s);
 }
 
+/* ---- before the process began ---- */
+
+#define FORGOTTEN_MS 12000 /* a new process begins 10 s in the past by itself */
+
+static bool is_long_ago(void *arg)
+{
+    return clock_mono_ms() > *(const int64_t *)arg;
+}
+
+static void a_new_process_reads_from_the_log_what_it_did_not_hear(void **state)
+{
+    (void)state;
+    struct stream s = reader_of("history", &stack.apis[1]), t = s;
+    int64_t until = clock_mono_ms() + FORGOTTEN_MS;
+    item_id ids[20];
+    close_stream(&s);
+    for (size_t i = 0; i < MEM_COUNT(ids); i++)
+        ids[i] = publish("history", "an item", NULL);
+    drop(ids[3]);
+    patch(ids[5], "{\"title\":\"changed\"}");
+    server_kill(stack.servers[1]);
+    assert_true(fixture_until(is_long_ago, &until, 2 * FORGOTTEN_MS));
+    fixture_restart(stack.f, stack.servers[1]);
+    e2e_api_drop(&stack.apis[1]);
+    item_id last = publish("history", "the last one", NULL);
+    t.conn = NULL;
+    open_at(&t, &stack.apis[1]);
+    for (size_t i = 0; i < MEM_COUNT(ids); i++) {
+        if (i != 3)
+            expect(&t, "item", ids[i]);
+    }
+    expect(&t, "delete", ids[3]);
+    expect(&t, "edit", ids[5]);
+    expect(&t, "item", last);
+    close_stream(&t);
+    assert_true(e2e_metric(&stack.apis[1], "feedmill_stream_read_back_total") == 1);
+    open_at(&s, &stack.apis[1]); /* from the same time: it is remembered now */
+    expect(&s, "item", ids[0]);
+    close_stream(&s);
+    assert_true(e2e_metric(&stack.apis[1], "feedmill_stream_read_back_total") == 1);
+}
+
 /* ---- what was too long ago ---- */
 
 static struct e2e_api short_api;
@@ -585,6 +627,7 @@ int main(void)
         cmocka_unit_test(nothing_is_lost_or_doubled_by_who_resumes_anywhere),
         cmocka_unit_test(edits_and_deletes_of_a_gap_are_made_up_for),
         cmocka_unit_test(a_stream_goes_on_after_a_kill),
+        cmocka_unit_test(a_new_process_reads_from_the_log_what_it_did_not_hear),
         cmocka_unit_test(who_was_away_for_too_long_is_reset_and_hears_what_follows),
         cmocka_unit_test(an_id_of_no_time_is_a_reset_and_one_of_no_form_is_refused),
         cmocka_unit_test(a_slow_reader_is_cut_and_nobody_waits_for_him),
