@@ -303,6 +303,19 @@ class Bench(harness.Bench):
 
     # ---- what came of it ----
 
+    def costs(self, row, names):
+        """us of processor time of one request, each round, of these processes together."""
+        return [1e6 * sum(cpu.get(x, 0) for x in names) / n for cpu, _, n in self.used.get(row, [])]
+
+    def tell_limit_by_cost(self):
+        """What the ratio would be if each ran alone with all cores busy; Redis has one thread."""
+        cores = os.cpu_count()
+        page = self.costs("plain", ("feed-api", "redis", "load"))
+        nginx, zrange = self.costs("nginx", ("nginx", "load")), self.costs("zrange", ("redis",))
+        self.report.row("A pages against the combined limit, by processor time", "ratio",
+                        "(nginx + wrk) / %d + Redis' ZRANGE against (feed-api + Redis + wrk) / %d; /proc/<pid>/stat" % (cores, cores),
+                        [(n / cores + z) / (p / cores) for p, n, z in zip(page, nginx, zrange)])
+
     def tell_cpu(self):
         for row, turns in self.used.items():
             seconds, requests = sum(t for _, t, _ in turns), sum(n for _, _, n in turns)
@@ -328,6 +341,7 @@ class Bench(harness.Bench):
         r.row("A combined limit", "pages/s", "1 / (1/nginx + 1/ZRANGE)", limit)
         r.row("A pages against the combined limit", "ratio", "A, each round", [a / b for a, b in zip(v("plain"), limit)], at_least=0.5)
         r.row("A pages against the combined limit, target", "ratio", "A, each round", [a / b for a, b in zip(v("plain"), limit)], at_least=0.6)
+        self.tell_limit_by_cost()
         r.row("A pages with fields=ids", "pages/s", loads.wrk_text("readers, fields=ids"), v("ids"))
         r.row("B gzipped pages", "pages/s", loads.wrk_text("readers", "Accept-Encoding: gzip"), v("gzip"))
         r.row("B gzipped against plain", "ratio", "B, each round", self.ratio("gzip", "plain"), at_least=0.9)
