@@ -129,13 +129,20 @@ void stream_gone(struct http_request *r, void *arg)
     pthread_mutex_unlock(&s->streams->lock);
 }
 
-/* A key that has to be fetched again is not asked for: the log tells when one changes. */
-static bool still_may(const struct stream *s)
+/* A key that is not in memory is read before anything else is sent; it may have run out. */
+static bool still_may(struct stream *s)
 {
+    struct streams *ss = s->streams;
     struct identity who = {0};
-    enum auth_answer answer = auth_check(s->streams->app->auth, s->credential, &who);
+    enum auth_answer answer = auth_check(ss->app->auth, s->credential, &who);
     identity_done(&who);
-    return answer != AUTH_BAD && answer != AUTH_NONE;
+    if (answer == AUTH_ASK) {
+        pthread_mutex_lock(&ss->lock);
+        s->key_changed = true;
+        stream_fall_behind(s);
+        pthread_mutex_unlock(&ss->lock);
+    }
+    return answer == AUTH_OK || answer == AUTH_ASK;
 }
 
 static void send_frame(struct stream *s, const struct frame *f)

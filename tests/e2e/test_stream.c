@@ -596,6 +596,42 @@ static void a_revoked_key_ends_its_streams(void **state)
     free(path);
 }
 
+/* ---- without the store ---- */
+
+static bool can_publish(void *arg)
+{
+    struct reply r;
+    if (e2e_try(&stack.apis[0], "POST", "/v1/items", NULL, arg, &r) < 0)
+        return false;
+    bool created = r.status == 201;
+    reply_done(&r);
+    return created;
+}
+
+static void without_mongodb_streams_stay_open_and_go_on_afterwards(void **state)
+{
+    (void)state;
+    char body[] = "{\"publisher\":\"outage\",\"title\":\"after it\",\"body\":\"b\",\"external_id\":\"one\"}";
+    struct stream s = reader_of("outage", &stack.apis[0]);
+    item_id before = publish("outage", "before it", NULL);
+    expect(&s, "item", before);
+    server_kill(fixture_mongod(stack.f));
+    for (int beats = 0; beats < 10;) {
+        const char *line = rawhttp_read_line(s.conn, EVENT_MS, NULL);
+        assert_non_null(line);
+        beats += line[0] == ':';
+    }
+    fixture_restart(stack.f, fixture_mongod(stack.f));
+    assert_true(fixture_until(can_publish, body, EVENT_MS));
+    assert_true(try_event(&s));
+    while (strcmp(event.type, "reset") ==
+           0) /* the log is there still, but for a tail that had to begin anew */
+        assert_true(try_event(&s));
+    assert_string_equal(event.type, "item");
+    assert_non_null(strstr(event.data, "after it"));
+    close_stream(&s);
+}
+
 /* ---- the end ---- */
 
 static void a_process_that_ends_says_when_to_come_back(void **state)
@@ -633,6 +669,7 @@ int main(void)
         cmocka_unit_test(a_slow_reader_is_cut_and_nobody_waits_for_him),
         cmocka_unit_test(the_credential_may_come_as_a_parameter),
         cmocka_unit_test(a_revoked_key_ends_its_streams),
+        cmocka_unit_test(without_mongodb_streams_stay_open_and_go_on_afterwards),
         cmocka_unit_test(a_process_that_ends_says_when_to_come_back),
     };
     e2e_choose_tests();
