@@ -13,7 +13,8 @@ only=${ONLY:-}
 at_once=2
 least=90
 parsers="common/http_head.c common/http_chunk.c common/http_read.c common/query.c common/names.c common/ids.c common/ts.c
-    common/base64url.c common/text.c feed-api/item_json.c feed-api/bulk_parse.c feed-api/cursor.c feed-api/token.c"
+    common/base64url.c common/text.c common/ip.c common/http_accept.c feed-api/page_tag.c feed-api/item_json.c
+    feed-api/bulk_parse.c feed-api/cursor.c feed-api/token.c"
 
 targets() {
     local src name

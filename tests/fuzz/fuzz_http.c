@@ -236,6 +236,7 @@ static void converse(const char *p, size_t n, struct fuzz_cuts cuts, struct buf 
     server->id_state[0] = server->id_state[1] = 7; /* the same request ids in each run */
     assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd) == 0);
     struct sockaddr_in peer = {.sin_family = AF_INET};
+    http_server_count(server, 1); /* as the listener does */
     conn_new(server, fd[0], (struct sockaddr *)&peer, false);
     send_cut(base, fd[1], p, n, cuts, out);
     for (int i = 0; i < 8; i++) { /* what waits for its turn is answered while our side is still open */

@@ -1,6 +1,6 @@
-/* Single values in queries, paths and bodies. The first byte says which: a time, an id, a position, a name, a
- * target, a number of a query, base64url, a percent-encoded text. What is taken is written and read again as
- * the same.
+/* Single values in queries, paths, bodies and header fields. The first byte says which: a time, an id, a
+ * position, a name, a target, a number of a query, base64url, a percent-encoded text, networks and
+ * X-Forwarded-For, Accept-Encoding, If-None-Match. What is taken is written and read again as the same.
  */
 #include "tests/fuzz/fuzz.h"
 
@@ -8,10 +8,13 @@
 
 #include "common/base64url.h"
 #include "common/clock.h"
+#include "common/http_accept.h"
 #include "common/ids.h"
+#include "common/ip.h"
 #include "common/names.h"
 #include "common/query.h"
 #include "common/ts.h"
+#include "feed-api/page_tag.h"
 
 #define YEAR_10000_MS INT64_C(253402300800000)
 
@@ -128,12 +131,90 @@ static void percent_value(const char *text, size_t n)
     free(back);
 }
 
+/* ---- header fields ---- */
+
+static bool same_ip(const struct ip *a, const struct ip *b)
+{
+    return memcmp(a->b, b->b, sizeof a->b) == 0;
+}
+
+static void check_ip(const struct ip *ip)
+{
+    char text[IP_TEXT_SIZE];
+    struct ip again, client = ip_client(ip);
+    ip_format(ip, text);
+    assert(ip_parse(text, strlen(text), &again) && same_ip(ip, &again));
+    again = ip_client(&client);
+    assert(same_ip(&again, &client));
+}
+
+/* The first line holds the trusted networks, the second the field. */
+static void forwarded_value(struct fuzz_text text)
+{
+    const char *nets = fuzz_line(&text);
+    char *field = fuzz_line(&text), *comma = field != NULL ? strrchr(field, ',') : NULL;
+    struct ip_nets trusted = {.n = 0};
+    struct ip peer = {{0}}, whole, parts;
+    struct err e;
+    peer.b[15] = 1; /* ::1 */
+    if (ip_nets_parse(nets, &trusted, &e) != 0)
+        assert(trusted.n == 0);
+    for (size_t i = 0; i < trusted.n; i++) {
+        assert(trusted.nets[i].bits <= 128 && ip_nets_have(&trusted, &trusted.nets[i].base));
+        check_ip(&trusted.nets[i].base);
+    }
+    if (field == NULL)
+        return;
+    whole = parts = peer;
+    bool more = ip_forwarded(&trusted, field, &whole);
+    check_ip(&whole);
+    assert(!more || ip_nets_have(&trusted, &whole));
+    assert(ip_nets_have(&trusted, &peer) || same_ip(&whole, &peer));
+    if (comma != NULL) { /* one field of two elements says what two fields of one say */
+        *comma = '\0';
+        bool again = ip_forwarded(&trusted, comma + 1, &parts) && ip_forwarded(&trusted, field, &parts);
+        assert(again == more && same_ip(&whole, &parts));
+    }
+}
+
+static void accept_value(const char *text)
+{
+    char *upper = mem_strdup(text), *more = mem_printf(" ,\t%s\t, other;q=0.5", text),
+         *odd = mem_printf("%s, (", text);
+    for (char *c = upper; *c != '\0'; c++)
+        *c = *c >= 'a' && *c <= 'z' ? (char)(*c - 'a' + 'A') : *c;
+    bool taken = http_accepts_gzip(text);
+    assert(http_accepts_gzip(upper) == taken && http_accepts_gzip(more) == taken && !http_accepts_gzip(odd));
+    free(upper);
+    free(more);
+    free(odd);
+}
+
+static void tag_value(const char *text)
+{
+    char tag[PAGE_TAG_TEXT_SIZE];
+    struct page_tag t;
+    page_tag_init(&t);
+    page_tag_add(&t, 7);
+    page_tag_add_str(&t, "reader");
+    page_tag_add_str(&t, NULL);
+    page_tag_write(&t, tag);
+    char *with = mem_printf("%s, %s", text, tag), *before = mem_printf("\"other\",%s", text);
+    bool matches = page_tag_matches(text, tag), any = text[strspn(text, " \t")] == '*';
+    assert(!matches || any || strstr(text, tag + 2) != NULL);
+    assert(!matches || any || page_tag_matches(with, tag));
+    assert(any || page_tag_matches(before, tag) == matches);
+    assert(page_tag_matches(tag, tag) && page_tag_matches(tag + 2, tag));
+    free(with);
+    free(before);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1)
         return 0;
     struct fuzz_text text = fuzz_text(data + 1, size - 1);
-    switch (data[0] % 8) {
+    switch (data[0] % 11) {
     case 0:
         time_value(text.p);
         break;
@@ -155,8 +236,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case 6:
         base64_value(text.p, text.n);
         break;
-    default:
+    case 7:
         percent_value(text.p, text.n);
+        break;
+    case 8:
+        forwarded_value(text);
+        break;
+    case 9:
+        accept_value(text.p);
+        break;
+    default:
+        tag_value(text.p);
     }
     free(text.p);
     return 0;
