@@ -110,9 +110,12 @@ static void *make_integer(const redisReadTask *task, long long value)
     return r;
 }
 
+/* The task's type is that of what might have been there. */
 static void *make_nil(const redisReadTask *task)
 {
-    return make(task);
+    struct redisReply *r = make(task);
+    r->type = REDIS_REPLY_NIL;
+    return r;
 }
 
 /* Only the outermost one is told of, and not whose it is; the next one begins anew (make()). */
