@@ -44,7 +44,7 @@ step_docs() {
     for name in $(named '[A-Za-z_0-9]+\(\)'); do
         grep -qwF "${name%()}" "${c_all[@]}" || { echo "$name is named in the documents and nowhere else"; bad=1; }
     done
-    for name in $(named '[A-Za-z0-9_.-]*/[A-Za-z0-9_./-]+\.(c|h|py|sh|md|yaml|txt)'); do
+    for name in $(named '[A-Za-z0-9_.-]*/[A-Za-z0-9_./-]+\.(c|h|py|sh|md|yaml|txt|conf)'); do
         [ -e "${name#/}" ] || { echo "$name is named in the documents and not there"; bad=1; }
     done
     for name in $(named '--[a-z-]+'); do
