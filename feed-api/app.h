@@ -27,8 +27,8 @@ struct proc_signals;
 struct gate;       /* feed-api/gate.h: limits, origins, logs of requests */
 struct feed_state; /* feed-api/feed.h: what the feed's handlers keep */
 struct counts;     /* feed-api/counts.h: follower and item counts of targets */
-struct streams;  /* feed-api/streams.h: live streams of feeds */
-struct item_ids; /* feed-api/item_ids.h: ids for new items */
+struct streams;    /* feed-api/streams.h: live streams of feeds */
+struct item_ids;   /* feed-api/item_ids.h: ids for new items */
 
 struct app {
     struct feed_config cfg;

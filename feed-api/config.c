@@ -95,7 +95,8 @@ static const struct config_row rows[] = {
      "a stream that was broken off for no longer goes on without a gap"},
     {"stream-memory", CONFIG_BYTES, AT(stream_memory), "64m", 4096, 65536 * MIB,
      "memory for what happened in that time"},
-    {"stream-heartbeat", CONFIG_MS, AT(stream_heartbeat), "15s", 100, MS_MIN, "between signs of life on a stream"},
+    {"stream-heartbeat", CONFIG_MS, AT(stream_heartbeat), "15s", 100, MS_MIN,
+     "between signs of life on a stream"},
     {"stream-unsent", CONFIG_BYTES, AT(stream_unsent), "1m", 16384, 1024 * MIB,
      "a stream is cut when its client leaves more than this unread"},
 

@@ -54,10 +54,11 @@ static const struct {
     const struct route *routes;
     enum metric_route class;
 } sources[] = {
-    {routes_stream, MR_STREAM},   {routes_feed, MR_FEED},       {routes_items, MR_ITEMS},   {routes_bulk, MR_BULK},
-    {routes_targets, MR_TARGETS}, {routes_graph, MR_GRAPH},   {routes_events, MR_EVENTS},
-    {routes_keys, MR_KEYS},       {routes_status, MR_STATUS}, {routes_dead_letters, MR_STATUS},
-    {routes_delivery, MR_ITEMS}, {routes_marker, MR_GRAPH},   {routes_explain, MR_GRAPH}, {routes_users, MR_GRAPH},
+    {routes_stream, MR_STREAM},       {routes_feed, MR_FEED},       {routes_items, MR_ITEMS},
+    {routes_bulk, MR_BULK},           {routes_targets, MR_TARGETS}, {routes_graph, MR_GRAPH},
+    {routes_events, MR_EVENTS},       {routes_keys, MR_KEYS},       {routes_status, MR_STATUS},
+    {routes_dead_letters, MR_STATUS}, {routes_delivery, MR_ITEMS},  {routes_marker, MR_GRAPH},
+    {routes_explain, MR_GRAPH},       {routes_users, MR_GRAPH},
 };
 
 /* ---- compiling ---- */
@@ -246,8 +247,8 @@ static bool may_call(const struct compiled *r, const struct http_request *q, con
     }
 }
 
-/* Answers false when it has answered the request, and then *who is empty. What is refused here counts too: the
- * limit comes first. */
+/* Answers false when it has answered the request, and then *who is empty. What is refused here counts too:
+ * the limit comes first. */
 static bool judge(struct app *app, const struct compiled *r, struct http_request *q, enum auth_answer answer,
                   struct identity *who)
 {

@@ -42,9 +42,9 @@ struct route {
 };
 
 /* The tables, one a handlers file; ended by a row of NULLs. */
-extern const struct route routes_stream[], routes_items[], routes_bulk[], routes_targets[], routes_graph[], routes_feed[],
-    routes_events[], routes_keys[], routes_status[], routes_dead_letters[], routes_delivery[], routes_marker[],
-    routes_explain[], routes_users[];
+extern const struct route routes_stream[], routes_items[], routes_bulk[], routes_targets[], routes_graph[],
+    routes_feed[], routes_events[], routes_keys[], routes_status[], routes_dead_letters[], routes_delivery[],
+    routes_marker[], routes_explain[], routes_users[];
 
 struct loop;
 
@@ -54,8 +54,8 @@ int router_init(struct err *e) MUST_USE;
 void router_options(struct loop *l, struct http_server_options *o);
 void router_done(void);
 
-/* router_credential() answers what a request offers as its Authorization ("Bearer ..."), NULL for none or for more
- * than one; free() it. */
+/* router_credential() answers what a request offers as its Authorization ("Bearer ..."), NULL for none or for
+ * more than one; free() it. */
 char *router_credential(const struct http_request *q, const struct route *route);
 
 /* router_print() writes a line a route to stdout, fields by single spaces: method, path, operation, access
