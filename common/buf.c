@@ -57,6 +57,12 @@ static bool buf_reserve(struct buf *b, size_t n)
     return true;
 }
 
+void buf_expect(struct buf *b, size_t n)
+{
+    if (n <= b->max - b->len)
+        buf_reserve(b, n);
+}
+
 void buf_add(struct buf *b, const void *p, size_t n)
 {
     if (!buf_reserve(b, n))

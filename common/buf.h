@@ -24,6 +24,10 @@ void buf_done(struct buf *b);             /* frees data; the buf may be used aga
 void buf_reset(struct buf *b);            /* empties and keeps the memory; clears full */
 char *buf_take(struct buf *b); /* the bytes, owned by the caller; "" when empty; b is empty after */
 
+/* buf_expect() makes room for n bytes more, so that what is appended then is not moved. More than fits:
+ * no-op. */
+void buf_expect(struct buf *b, size_t n);
+
 void buf_add(struct buf *b, const void *p, size_t n);
 void buf_add_str(struct buf *b, const char *s);
 void buf_add_char(struct buf *b, char c);

@@ -15,6 +15,10 @@
 /* So much is deflated for one page on the loop's thread: less than a millisecond. */
 #define DEFLATE_BYTES (16 * 1024)
 
+/* About what a page has besides its items: of each publisher, and of the rest. */
+#define TITLE_BYTES 64
+#define REST_BYTES  1024
+
 /* `newest` stands this far below the page's freshness, in id time: what is published now has its id made a
  * little before it is on the log. */
 #define NEWEST_BACK_MS 2000
@@ -281,6 +285,7 @@ static void write_page(struct feed *f, const struct publisher_ask *asks, size_t 
     struct gzip_page g;
     ts_t freshness = feed_freshness(f);
     buf_reset(out);
+    buf_expect(out, f->bytes + n * TITLE_BYTES + REST_BYTES);
     if (gzip)
         gzip_page_begin(&g, out);
     write_items(f, gzip ? &g : NULL, budget, out);

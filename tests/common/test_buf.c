@@ -43,6 +43,25 @@ static void appending_nothing_to_an_empty_buf_leaves_it_readable(void **state)
     buf_done(&b);
 }
 
+static void what_was_expected_is_not_moved(void **state)
+{
+    (void)state;
+    struct buf b;
+    buf_init(&b, 100000);
+    buf_expect(&b, 100001); /* can't come: nothing is reserved, nothing refused */
+    assert_false(b.full);
+    assert_null(b.data);
+    buf_add_char(&b, '[');
+    buf_expect(&b, 50000);
+    const char *data = b.data;
+    for (int i = 0; i < 50000; i++)
+        buf_add_char(&b, 'x');
+    assert_ptr_equal(b.data, data);
+    assert_int_equal(b.len, 50001);
+    assert_int_equal(b.data[0], '[');
+    buf_done(&b);
+}
+
 static void numbers_are_written_in_decimal_to_their_ends(void **state)
 {
     (void)state;
@@ -217,6 +236,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_appended_is_there_and_terminated),
         cmocka_unit_test(appending_nothing_to_an_empty_buf_leaves_it_readable),
+        cmocka_unit_test(what_was_expected_is_not_moved),
         cmocka_unit_test(numbers_are_written_in_decimal_to_their_ends),
         cmocka_unit_test(a_buf_can_be_filled_to_its_very_maximum),
         cmocka_unit_test(after_the_first_append_that_does_not_fit_none_is_added),
