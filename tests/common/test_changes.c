@@ -16,7 +16,9 @@
 #include "common/mongo.h"
 #include "tests/support/fixture.h"
 
-#define ALL (1u << CHANGE_ITEM | 1u << CHANGE_USER | 1u << CHANGE_TARGET | 1u << CHANGE_API_KEY)
+#define ALL                                                                                                  \
+    (1u << CHANGE_ITEM | 1u << CHANGE_USER | 1u << CHANGE_TARGET | 1u << CHANGE_API_KEY |                    \
+     1u << CHANGE_TOKEN_END)
 
 struct world {
     struct fixture *fixture;
@@ -327,6 +329,20 @@ static void users_targets_and_keys_are_told_by_name(void **state)
     struct change ch = next(w);
     assert_int_equal(ch.kind, CHANGE_TARGET);
     assert_string_equal(ch.name, "p:news");
+}
+
+static void the_end_of_a_users_tokens_is_told_with_its_time(void **state)
+{
+    struct world *w = *state;
+    open_tail(w, ALL, 0);
+    insert(w, COLL_TOKEN_ENDS, "{\"_id\":\"abc\",\"at\":1700000000001}");
+    update(w, COLL_TOKEN_ENDS, "{\"_id\":\"abc\"}", "{\"$max\":{\"at\":1700000000002}}");
+    for (int i = 1; i <= 2; i++) {
+        struct change ch = next(w);
+        assert_int_equal(ch.kind, CHANGE_TOKEN_END);
+        assert_string_equal(ch.name, "abc");
+        assert_true(ch.at_ms == 1700000000000 + i);
+    }
 }
 
 static void counts_of_targets_and_edges_are_not_told(void **state)
@@ -794,6 +810,7 @@ int main(void)
         WITH_TAIL(an_edit_written_as_a_pipeline_tells_all_the_topics_before),
         WITH_TAIL(a_delete_is_told_as_one_whether_a_tombstone_stays_or_not),
         WITH_TAIL(users_targets_and_keys_are_told_by_name),
+        WITH_TAIL(the_end_of_a_users_tokens_is_told_with_its_time),
         WITH_TAIL(counts_of_targets_and_edges_are_not_told),
         WITH_TAIL(only_the_kinds_asked_for_come_and_heartbeats_always),
         WITH_TAIL(what_a_foreign_hand_wrote_only_moves_time),

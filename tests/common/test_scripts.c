@@ -1039,6 +1039,26 @@ static void a_timeline_found_wrong_is_dropped_unless_it_was_rebuilt(void **state
     assert_int_equal(discard(w, "u", "an R that is longer than anybody"), 1);
 }
 
+/* Where he stood among the timelines built last somebody else stands, whom nobody is called. */
+static void an_erased_reader_leaves_no_name_and_his_place(void **state)
+{
+    struct world *w = *state;
+    ready(w, "u", 20);
+    ready(w, "uu", 30);
+    RUN("HSET", "af:{0}:u", "p:daily", "1 1");
+    RUN("DEL", "bn:{0}");
+    RUN("RPUSH", "bn:{0}", T(30), "00000000000000aauu", "00000000000000abu", "00000000000000acu");
+    assert_int_equal(plain(CALL(SCRIPT_ERASE, "4", tl("u"), pf("u"), "af:{0}:u", "bn:{0}", "u")), 3);
+    assert_int_equal(INTEGER("EXISTS", tl("u"), pf("u"), "af:{0}:u"), 0);
+    assert_int_equal(INTEGER("EXISTS", tl("uu"), pf("uu")), 2);
+    assert_int_equal(INTEGER("LLEN", "bn:{0}"), 4);
+    assert_string_equal(TEXT("LINDEX", "bn:{0}", "1"), "00000000000000aauu");
+    assert_string_equal(TEXT("LINDEX", "bn:{0}", "2"), "00000000000000ab/");
+    assert_string_equal(TEXT("LINDEX", "bn:{0}", "3"), "00000000000000ac/");
+    RUN("DEL", "bn:{0}");
+    assert_int_equal(plain(CALL(SCRIPT_ERASE, "4", tl("u"), pf("u"), "af:{0}:u", "bn:{0}", "u")), 0);
+}
+
 static void a_touched_timeline_lives_longer_with_both_of_its_keys(void **state)
 {
     struct world *w = *state;
@@ -1290,6 +1310,7 @@ int main(void)
         FRESH(a_touched_timeline_lives_longer_with_both_of_its_keys),
         FRESH(touching_makes_no_timeline_and_spares_one_being_built),
         FRESH(a_timeline_found_wrong_is_dropped_unless_it_was_rebuilt),
+        FRESH(an_erased_reader_leaves_no_name_and_his_place),
         FRESH(an_evicted_timeline_is_gone_unless_it_was_read_meanwhile),
         FRESH(what_an_evicted_timeline_missed_is_within_the_next_rebuild),
         FRESH(room_can_be_made_when_there_is_none),

@@ -445,6 +445,46 @@ static void tokens_are_signed_within_bounds(void **state)
     free(token);
 }
 
+static char *token_header(struct rig *r, const char *user)
+{
+    struct err e;
+    char *token;
+    int64_t expires;
+    assert_int_equal(auth_sign_token(r->auth, user, 60, &token, &expires, &e), 0);
+    char *header = mem_printf("Bearer %s", token);
+    free(token);
+    return header;
+}
+
+static void tokens_that_were_ended_are_bad_here_and_where_they_are_read_from_the_store(void **state)
+{
+    struct rig *r = *state;
+    struct err e;
+    char *before = token_header(r, "leaver"), *other = token_header(r, "stayer");
+    assert_int_equal(check(r, before), AUTH_OK);
+    mongo_conn_deadline(r->conn, 60000);
+    int64_t now = clock_wall_ms();
+    assert_int_equal(auth_end_tokens(r->auth, r->conn, "leaver", &e), 0);
+    assert_int_equal(check(r, before), AUTH_BAD);
+    assert_int_equal(check(r, other), AUTH_OK);
+    while (clock_wall_ms() <= now + 1) /* a token says to the millisecond when it was issued */
+        ;
+    char *after = token_header(r, "leaver");
+    assert_int_equal(check(r, after), AUTH_OK);
+    struct auth *mine = r->auth;
+    r->auth = new_auth(r); /* another process */
+    assert_int_equal(check(r, before), AUTH_OK);
+    assert_int_equal(auth_load_token_ends(r->auth, r->conn, &e), 0);
+    assert_int_equal(check(r, before), AUTH_BAD);
+    assert_int_equal(check(r, after), AUTH_OK);
+    assert_int_equal(check(r, other), AUTH_OK);
+    auth_free(r->auth);
+    r->auth = mine;
+    free(before);
+    free(other);
+    free(after);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -461,6 +501,7 @@ int main(void)
         cmocka_unit_test(the_admin_key_is_made_once_and_kept),
         cmocka_unit_test(a_wrong_admin_key_file_is_an_error_that_names_it),
         cmocka_unit_test(tokens_are_signed_within_bounds),
+        cmocka_unit_test(tokens_that_were_ended_are_bad_here_and_where_they_are_read_from_the_store),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

@@ -317,6 +317,42 @@ static void a_secret_file_is_made_once(void **state)
     assert_int_equal(mkdir(p->dir, 0700), 0);
 }
 
+static void a_token_says_to_the_millisecond_when_it_was_issued(void **state)
+{
+    struct tokens *t = tokens_with(*state, "k1", SECRET);
+    char user[NAME_MAX_BYTES + 1];
+    struct err e;
+    int64_t issued;
+    static const int64_t ms[] = {0, 1, 5, 40, 500, 999};
+    for (size_t i = 0; i < MEM_COUNT(ms); i++) {
+        char *token = tokens_sign_ms(t, "ann", NOW * 1000 + ms[i], 60);
+        for (int twice = 0; twice < 2; twice++) { /* the second time it is remembered */
+            assert_int_equal(tokens_open(t, token, NOW, user, &issued, &e), 0);
+            assert_true(issued == NOW * 1000 + ms[i]);
+        }
+        free(token);
+    }
+    static const struct {
+        const char *claims;
+        int rc;
+        int64_t issued;
+    } rows[] = {
+        {"{\"sub\":\"ann\",\"exp\":1700000060}", 0, 0},
+        {"{\"sub\":\"ann\",\"exp\":1700000060,\"iat\":1699999999}", 0, INT64_C(1699999999000)},
+        {"{\"sub\":\"ann\",\"exp\":1700000060,\"iat\":\"1699999999\"}", -1, 0},
+        {"{\"sub\":\"ann\",\"exp\":1700000060,\"iat\":-1}", -1, 0},
+        {"{\"sub\":\"ann\",\"exp\":1700000060,\"iat\":1e300}", -1, 0},
+    };
+    for (size_t i = 0; i < MEM_COUNT(rows); i++) {
+        char *token = make_token("{\"alg\":\"HS256\",\"kid\":\"k1\"}", rows[i].claims, SECRET);
+        issued = 0;
+        assert_int_equal(tokens_open(t, token, NOW, user, &issued, &e), rows[i].rc);
+        assert_true(issued == rows[i].issued);
+        free(token);
+    }
+    tokens_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +364,7 @@ int main(void)
         cmocka_unit_test(a_wrong_file_is_refused_by_its_line),
         cmocka_unit_test(keys_can_be_changed_while_tokens_are_about),
         cmocka_unit_test(a_secret_file_is_made_once),
+        cmocka_unit_test(a_token_says_to_the_millisecond_when_it_was_issued),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
