@@ -86,6 +86,12 @@ size_t keys_bucket_record(char out[KEY_SIZE], unsigned bucket)
     return key_end(&k);
 }
 
+size_t keys_births(char out[KEY_SIZE], unsigned bucket)
+{
+    struct key k = key_start(out, "bn", bucket);
+    return key_end(&k);
+}
+
 size_t keys_event_stream(char out[KEY_SIZE], unsigned stream)
 {
     struct key k = key_start(out, "en", stream);

@@ -36,6 +36,7 @@ uint16_t keys_crc16(const char *s, size_t n);
 size_t keys_timeline(char out[KEY_SIZE], unsigned bucket, const char *user);
 size_t keys_timeline_meta(char out[KEY_SIZE], unsigned bucket, const char *user);
 size_t keys_bucket_record(char out[KEY_SIZE], unsigned bucket);
+size_t keys_births(char out[KEY_SIZE], unsigned bucket);
 size_t keys_event_stream(char out[KEY_SIZE], unsigned stream);
 size_t keys_event_seen(char out[KEY_SIZE], unsigned stream, const char *user, const char *event_id);
 size_t keys_session(char out[KEY_SIZE], unsigned bucket, const char *user, const char *session);

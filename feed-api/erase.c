@@ -109,7 +109,7 @@ static int erase_keys(struct redis *r, const char *user, struct err *e)
     keys_timeline(timeline, b, user);
     keys_timeline_meta(meta, b, user);
     keys_affinity(affinity, b, user);
-    snprintf(births, sizeof births, "bn:{%u}", b);
+    keys_births(births, b);
     const char *argv[] = {timeline, meta, affinity, births, user};
     redisReply *reply;
     if (redis_script(r, &reply, SCRIPT_ERASE, 4, MEM_COUNT(argv), argv, NULL, e) != 0)
