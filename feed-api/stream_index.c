@@ -259,6 +259,20 @@ bool stream_index_has(const struct stream_index *x, uint32_t stream, enum target
     return bsearch(&key, l->edges, l->n, sizeof key, by_target) != NULL;
 }
 
+void stream_index_each(const struct stream_index *x, uint32_t stream,
+                       void (*fn)(enum target_kind kind, const char *name, void *arg), void *arg)
+{
+    for (uint32_t i = 0; i < stream_index_count(x, stream); i++) {
+        const char *name = x->targets[x->listeners[stream].edges[i].target]->name;
+        fn(name[0] == target_kind_letter(TARGET_PUBLISHER) ? TARGET_PUBLISHER : TARGET_TOPIC, name + 1, arg);
+    }
+}
+
+size_t stream_index_count(const struct stream_index *x, uint32_t stream)
+{
+    return stream < x->listeners_cap ? x->listeners[stream].n : 0;
+}
+
 size_t stream_index_targets(const struct stream_index *x)
 {
     return x->living;

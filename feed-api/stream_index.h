@@ -32,6 +32,12 @@ const uint32_t *stream_index_find(const struct stream_index *x, enum target_kind
 /* stream_index_has() says whether this one does. */
 bool stream_index_has(const struct stream_index *x, uint32_t stream, enum target_kind kind, const char *name);
 
+/* stream_index_each() calls fn with everything that the stream listens to; stream_index_count() says how
+ * much. */
+void stream_index_each(const struct stream_index *x, uint32_t stream,
+                       void (*fn)(enum target_kind kind, const char *name, void *arg), void *arg);
+size_t stream_index_count(const struct stream_index *x, uint32_t stream);
+
 size_t stream_index_targets(const struct stream_index *x);
 size_t stream_index_edges(const struct stream_index *x);
 

@@ -1,4 +1,5 @@
 #include "feed-api/stream_log.h"
+#include "feed-api/stream_posts.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@ struct stream_log {
     struct stream_pos last; /* of the newest entry ever added */
     size_t bytes, max_bytes;
     uint32_t keep_s;
+    struct stream_posts *posts;
 };
 
 /* ---- positions ---- */
@@ -92,6 +94,31 @@ static void keep_names(struct stream_entry *e, const struct packer *p)
     e->names_len = (uint16_t)p->len;
 }
 
+/* ---- who is named where ---- */
+
+typedef void (*post_fn)(struct stream_posts *p, enum target_kind kind, const char *name, uint64_t seq);
+
+static void post(struct stream_log *l, const struct stream_entry *e, uint64_t seq, post_fn fn)
+{
+    struct stream_names names;
+    if (!e->resolved) {
+        fn(l->posts, TARGET_ITEM, "", seq);
+        return;
+    }
+    stream_entry_names(e, &names);
+    fn(l->posts, TARGET_PUBLISHER, names.publisher, seq);
+    for (size_t i = 0; i < names.n_topics; i++)
+        fn(l->posts, TARGET_TOPIC, names.topics[i], seq);
+    for (size_t i = 0; i < names.n_before; i++)
+        fn(l->posts, TARGET_TOPIC, names.before[i], seq);
+}
+
+const uint64_t *stream_log_naming(const struct stream_log *l, enum target_kind kind, const char *name,
+                                  uint64_t seq, size_t *n)
+{
+    return stream_posts_from(l->posts, kind, name, seq, n);
+}
+
 /* ---- the ring ---- */
 
 static size_t entry_bytes(const struct stream_entry *e)
@@ -126,6 +153,7 @@ static void forget_first(struct stream_log *l)
     struct stream_entry *e = place(l, l->first);
     l->begin = ts_max(l->begin, e->pos.t + 1);
     l->bytes -= entry_bytes(e);
+    post(l, e, l->first, stream_posts_drop);
     free(e->names);
     l->head = (l->head + 1) & (l->cap - 1);
     l->first++;
@@ -141,6 +169,7 @@ struct stream_log *stream_log_new(size_t max_bytes, uint32_t keep_s)
     l->first = UINT64_C(1) << 48; /* older ones can be put in front */
     l->cap = FIRST_CAP;
     l->ring = mem_alloc(l->cap * sizeof *l->ring);
+    l->posts = stream_posts_new();
     return l;
 }
 
@@ -155,6 +184,7 @@ void stream_log_free(struct stream_log *l)
     if (l == NULL)
         return;
     forget_all(l);
+    stream_posts_free(l->posts);
     free(l->ring);
     free(l);
 }
@@ -222,12 +252,22 @@ bool stream_log_add(struct stream_log *l, const struct change *c)
     };
     take_names(e, c);
     l->last = e->pos;
+    post(l, e, l->first + l->n, stream_posts_add);
     l->n++;
     l->bytes += entry_bytes(e);
     stream_log_expire(l, c->t);
-    while (l->bytes > l->max_bytes && l->n > 1)
+    while (stream_log_bytes(l) > l->max_bytes && l->n > 1)
         forget_first(l);
     return true;
+}
+
+/* Anew: to put each in front of what is there would be long. */
+static void post_all(struct stream_log *l)
+{
+    stream_posts_free(l->posts);
+    l->posts = stream_posts_new();
+    for (uint64_t seq = l->first; seq < stream_log_end(l); seq++)
+        post(l, place(l, seq), seq, stream_posts_add);
 }
 
 bool stream_log_join(struct stream_log *l, struct stream_log *older, ts_t upto)
@@ -236,10 +276,11 @@ bool stream_log_join(struct stream_log *l, struct stream_log *older, ts_t upto)
         return false;
     while (older->n > 0 && place(older, older->first + older->n - 1)->pos.t >= l->begin) {
         struct stream_entry *e = place(older, older->first + --older->n);
+        post(older, e, older->first + older->n, stream_posts_drop);
         older->bytes -= entry_bytes(e);
         free(e->names);
     }
-    while (older->n > 0 && older->bytes + l->bytes > l->max_bytes)
+    while (older->n > 0 && stream_log_bytes(older) + stream_log_bytes(l) > l->max_bytes)
         forget_first(older);
     make_room(l, l->n + older->n);
     l->begin = ts_min(l->begin, older->begin);
@@ -249,7 +290,9 @@ bool stream_log_join(struct stream_log *l, struct stream_log *older, ts_t upto)
     for (size_t i = 0; i < older->n; i++)
         l->ring[(l->head + i) & (l->cap - 1)] = *place(older, older->first + i);
     l->n += older->n;
+    post_all(l);
     older->n = older->bytes = 0;
+    post_all(older);
     return true;
 }
 
@@ -272,7 +315,7 @@ ts_t stream_log_begins(const struct stream_log *l)
 
 size_t stream_log_bytes(const struct stream_log *l)
 {
-    return l->bytes;
+    return l->bytes + stream_posts_bytes(l->posts);
 }
 
 const struct stream_entry *stream_log_at(const struct stream_log *l, uint64_t seq)
@@ -302,6 +345,7 @@ void stream_log_resolve(struct stream_log *l, uint64_t seq, const char *publishe
     struct stream_entry *e = place(l, seq);
     if (e->resolved)
         return;
+    post(l, e, seq, stream_posts_drop);
     struct stream_names old;
     struct packer p = {.len = 0};
     stream_entry_names(e, &old);
@@ -316,4 +360,5 @@ void stream_log_resolve(struct stream_log *l, uint64_t seq, const char *publishe
     l->bytes -= e->names_len;
     keep_names(e, &p);
     l->bytes += e->names_len;
+    post(l, e, seq, stream_posts_add);
 }

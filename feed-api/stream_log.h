@@ -92,6 +92,13 @@ const struct stream_entry *stream_log_at(const struct stream_log *l, uint64_t se
 /* stream_log_after() answers the sequence of the first entry behind p. */
 uint64_t stream_log_after(const struct stream_log *l, struct stream_pos p);
 
+/* stream_log_naming() answers the sequences of the entries from seq on that name a publisher or topic, as it
+ * is or was, ascending, and how many; kind TARGET_ITEM: of those that are not resolved, name is "". They live
+ * as entries do.
+ */
+const uint64_t *stream_log_naming(const struct stream_log *l, enum target_kind kind, const char *name,
+                                  uint64_t seq, size_t *n);
+
 /* stream_log_resolve() completes an entry by what its item is known to be; it may be gone by now. topics
  * count where the change did not tell them. */
 void stream_log_resolve(struct stream_log *l, uint64_t seq, const char *publisher, const char *const *topics,

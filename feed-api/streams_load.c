@@ -10,10 +10,10 @@
 #include "common/mem.h"
 #include "feed-api/follow_set.h"
 
-#define PICKS_AT_ONCE   32
-#define ENTRIES_AT_ONCE 5000        /* looked at with the lock */
-#define BYTES_AT_ONCE   (32 * 1024) /* then the client has to take them first */
-#define WAIT_MS         500
+#define PICKS_AT_ONCE 32
+#define WALK_MOST     100         /* entries that are looked at one by one */
+#define BYTES_AT_ONCE (32 * 1024) /* then the client has to take them first */
+#define WAIT_MS       500
 
 /* What became of a job. */
 enum outcome {
@@ -196,16 +196,65 @@ struct part {
     uint64_t end; /* the entry behind the last one looked at */
 };
 
-static void choose(const struct streams *ss, const struct stream *s, struct part *part)
+/* Looks at every entry: for a short way. */
+static void walk(const struct streams *ss, const struct stream *s, struct part *part)
 {
     uint64_t seq = s->at;
-    part->n = 0;
-    for (; seq < ss->live && part->n < PICKS_AT_ONCE && seq - s->at < ENTRIES_AT_ONCE; seq++) {
+    for (; seq < ss->live && part->n < PICKS_AT_ONCE; seq++) {
         const struct stream_entry *e = stream_log_at(ss->log, seq);
         if (may_meet(ss, s, seq, e))
             pick_init(&part->picks[part->n++], seq, e);
     }
     part->end = seq;
+}
+
+/* The first entries that name what the reader follows, or may do so. */
+struct search {
+    const struct streams *ss;
+    const struct stream *stream;
+    uint64_t found[PICKS_AT_ONCE]; /* ascending */
+    size_t n;
+};
+
+static void find_naming(enum target_kind kind, const char *name, void *arg)
+{
+    struct search *x = arg;
+    size_t n, k = 0;
+    const uint64_t *seqs = stream_log_naming(x->ss->log, kind, name, x->stream->at, &n);
+    for (size_t i = 0; i < n && seqs[i] < x->ss->live; i++) {
+        while (k < x->n && x->found[k] < seqs[i])
+            k++;
+        if (k == PICKS_AT_ONCE)
+            return;
+        if (k < x->n && x->found[k] == seqs[i])
+            continue;
+        x->n -= x->n == PICKS_AT_ONCE;
+        memmove(x->found + k + 1, x->found + k, (x->n - k) * sizeof *x->found);
+        x->found[k] = seqs[i];
+        x->n++;
+    }
+}
+
+static void search(const struct streams *ss, const struct stream *s, struct part *part)
+{
+    struct search x = {.ss = ss, .stream = s};
+    find_naming(TARGET_ITEM, "", &x);
+    stream_index_each(ss->index, s->number, find_naming, &x);
+    for (size_t i = 0; i < x.n; i++) {
+        const struct stream_entry *e = stream_log_at(ss->log, x.found[i]);
+        if (may_meet(ss, s, x.found[i], e))
+            pick_init(&part->picks[part->n++], x.found[i], e);
+    }
+    part->end = x.n == PICKS_AT_ONCE ? x.found[x.n - 1] + 1 : ss->live;
+}
+
+static void choose(const struct streams *ss, const struct stream *s, struct part *part)
+{
+    part->n = 0;
+    if (ss->live - s->at <= WALK_MOST + stream_index_count(ss->index, s->number))
+        walk(ss, s, part);
+    else
+        search(ss, s, part);
 }
 
 /* Answers whether anything was sent. */

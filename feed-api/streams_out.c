@@ -250,7 +250,8 @@ static void take_notes(struct outlet *o)
     pthread_mutex_unlock(&o->streams->lock);
 }
 
-static void send_notes(struct outlet *o, size_t most)
+/* Answers whether there are more. */
+static bool send_notes(struct outlet *o, size_t most)
 {
     size_t n = 0;
     if (o->done == o->n_taken)
@@ -263,7 +264,9 @@ static void send_notes(struct outlet *o, size_t most)
     }
     pthread_mutex_lock(&o->streams->lock);
     o->streams->waiting -= n;
+    bool more = o->done < o->n_taken || o->n > 0;
     pthread_mutex_unlock(&o->streams->lock);
+    return more;
 }
 
 /* By a timer: one that is made active at once would be called before sockets are looked at. */
@@ -273,8 +276,7 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
     struct outlet *o = arg;
     (void)fd;
     (void)what;
-    send_notes(o, NOTES_AT_ONCE);
-    if (o->done < o->n_taken)
+    if (send_notes(o, NOTES_AT_ONCE))
         event_add(o->go_on, &now);
 }
 
@@ -284,9 +286,9 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     ssize_t n = read(fd, &count, sizeof count);
     struct outlet *o = arg;
     (void)n;
-    if (o->done < o->n_taken)
-        return; /* it goes on by itself, and takes what is new then */
-    on_turn(fd, what, arg);
+    if (!event_pending(o->go_on, EV_TIMEOUT,
+                       NULL)) /* else it goes on by itself, and takes what is new then */
+        on_turn(fd, what, arg);
 }
 
 struct outlet *outlet_of(struct streams *ss, struct loop *loop)
@@ -310,8 +312,8 @@ void outlet_free(struct outlet *o)
 {
     if (o == NULL)
         return;
-    while (o->done < o->n_taken || o->n > 0)
-        send_notes(o, SIZE_MAX);
+    while (send_notes(o, SIZE_MAX))
+        ;
     for (size_t i = 0; i < o->n_slow; i++)
         stream_unref(o->slow[i]);
     event_free(o->wake);

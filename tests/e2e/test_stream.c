@@ -318,6 +318,33 @@ static void follows_and_mutes_take_effect_in_open_streams(void **state)
     close_stream(&s);
 }
 
+/* More than a loop sends in one turn, and more of it while it does. */
+static void each_of_many_streams_gets_each_of_many_items(void **state)
+{
+    (void)state;
+    enum { MANY = 700, ITEMS = 10 };
+    static struct stream many[MANY];
+    item_id ids[ITEMS];
+    many[0] = reader_of("many", &stack.apis[0]);
+    for (size_t i = 1; i < MANY; i++) {
+        char user[40];
+        snprintf(user, sizeof user, "many%zu", i);
+        follow(user, "publisher", "many", true);
+        many[i] = new_stream(user, &stack.apis[0]);
+    }
+    for (size_t i = 0; i < MANY; i++) {
+        if (many[i].id[0] == '\0')
+            read_id(&many[i]);
+    }
+    for (size_t k = 0; k < ITEMS; k++)
+        ids[k] = publish("many", "an item", NULL);
+    for (size_t i = 0; i < MANY; i++) {
+        for (size_t k = 0; k < ITEMS; k++)
+            expect(&many[i], "item", ids[k]);
+        close_stream(&many[i]);
+    }
+}
+
 /* ---- resuming ---- */
 
 /* Everything published comes once, in order, though the client breaks off after each few events, and comes
@@ -660,6 +687,7 @@ int main(void)
         cmocka_unit_test(a_change_of_topics_moves_an_item_in_and_out),
         cmocka_unit_test(an_edit_into_a_muted_word_takes_the_item_away),
         cmocka_unit_test(follows_and_mutes_take_effect_in_open_streams),
+        cmocka_unit_test(each_of_many_streams_gets_each_of_many_items),
         cmocka_unit_test(nothing_is_lost_or_doubled_by_who_resumes_anywhere),
         cmocka_unit_test(edits_and_deletes_of_a_gap_are_made_up_for),
         cmocka_unit_test(a_stream_goes_on_after_a_kill),
