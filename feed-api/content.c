@@ -8,7 +8,11 @@
 #include "feed-api/metrics.h"
 
 #define FIRST_BUCKETS 256
-#define PROVEN_PARTS  5 /* one part of so many is for what has not been asked for again */
+#define PROVEN_PARTS  5 /* one part of so many is for what has not proven itself */
+
+/* Found so often an item is proven. Once is not enough: who pages through a feed asks twice for what a page
+ * looked at beyond its end. */
+#define PROOF 2
 
 /* ---- shards ---- */
 
@@ -118,13 +122,14 @@ static void limit_proven(struct content *c, struct shard *s)
         struct slot *slot = u->oldest;
         unlink_use(s, slot);
         slot->proven = false;
+        slot->hits = PROOF - 1;
         link_newest(s, slot);
     }
 }
 
 void content_slot_hit(struct content *c, struct shard *s, struct slot *slot)
 {
-    if (slot->proven) {
+    if (slot->proven || ++slot->hits < PROOF) {
         use(s, slot);
         return;
     }

@@ -1,6 +1,6 @@
 /* content.h - items, already serialised, by id: the content cache.
  *
- * Any thread; entries are immutable and counted. Bounded by bytes: what was never asked for again goes first,
+ * Any thread; entries are immutable and counted. Bounded by bytes: what was not found there twice goes first,
  * then what was asked for longest ago, so that a scan does not drive out what many read. An entry is
  * never older than what the tail or a local write said of its item: content_changed() raises the least
  * revision of an id, which also reaches fetches under way: their older bodies are handed to those who asked

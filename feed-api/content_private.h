@@ -26,7 +26,8 @@ struct slot {
     int32_t least;
     struct content_entry *entry;
     struct flight *flight;
-    bool proven;                /* its entry was asked for again while it was here */
+    unsigned char hits;         /* how often it was found, up to the proof */
+    bool proven;                /* it was found often enough */
     size_t bytes;               /* of this slot and its entry */
     struct slot *next;          /* in the bucket */
     struct slot *newer, *older; /* by use, among those that are proven or those that are not */

@@ -264,8 +264,9 @@ static unsigned found(struct world *w, item_id from, item_id to)
     return n;
 }
 
-/* About a third of the cache is read by many; then somebody reads ten times the cache, each item once. */
-static void what_many_read_survives_a_scan(void **state)
+/* A fifth of the cache or more is read by many; then somebody reads ten times the cache. asks: how often he
+ * asks for each item; paging asks twice for what lies behind the end of a page. */
+static void scan(void **state, int asks)
 {
     struct world w;
     char *body = mem_zero(1, 1001);
@@ -275,16 +276,28 @@ static void what_many_read_survives_a_scan(void **state)
         put(&w, id, body);
     int64_t hundred = metrics_get(w.metrics, M_CONTENT_BYTES, 0);
     assert_true(hundred > CACHE_BYTES / 5 && hundred < CACHE_BYTES / 2);
-    assert_int_equal(found(&w, 1, 101), 100);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(found(&w, 1, 101), 100);
     item_id end = 1000 + (item_id)(10 * 100 * CACHE_BYTES / hundred);
     for (item_id id = 1000; id < end; id++) {
         put(&w, id, body);
+        assert_int_equal(found(&w, id, id + (asks > 1)), asks > 1);
         assert_true(metrics_get(w.metrics, M_CONTENT_BYTES, 0) <= CACHE_BYTES);
     }
     assert_int_equal(found(&w, 1, 101), 100);
     assert_true(found(&w, 1000, end) > 100); /* the rest of the cache is of use too */
     free(body);
     world_close(&w);
+}
+
+static void what_many_read_survives_a_scan(void **state)
+{
+    scan(state, 1);
+}
+
+static void what_many_read_survives_paging_through_everything(void **state)
+{
+    scan(state, 2);
 }
 
 /* Others are read, and again others: what nobody reads any more makes room for what they read now. */
@@ -297,7 +310,7 @@ static void what_is_read_no_more_goes_in_the_end(void **state)
     for (item_id first = 1000; first < 11000; first += 50) {
         for (item_id id = first; id < first + 50; id++) {
             put(&w, id, body);
-            assert_int_equal(found(&w, id, id + 1), 1);
+            assert_int_equal(found(&w, id, id + 1) + found(&w, id, id + 1), 2);
         }
         if (first > 1000)
             assert_int_equal(found(&w, first - 50, first + 50), 100);
@@ -666,6 +679,7 @@ int main(void)
         cmocka_unit_test(past_the_cache_reads_what_is_stored),
         cmocka_unit_test(the_cache_stays_within_its_bytes),
         cmocka_unit_test(what_many_read_survives_a_scan),
+        cmocka_unit_test(what_many_read_survives_paging_through_everything),
         cmocka_unit_test(what_is_read_no_more_goes_in_the_end),
         cmocka_unit_test(an_item_is_deflated_at_its_first_need_and_counted),
         cmocka_unit_test(deflated_items_are_bounded_too),
