@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "common/admission.h"
 #include "common/clock.h"
 #include "common/mem.h"
 
@@ -46,6 +47,8 @@ struct pool {
     pthread_cond_t more;
     struct job_list queue;
     unsigned busy;
+    int64_t run_us;   /* a job takes */
+    int64_t since_us; /* since when somebody has been waiting; 0: nobody waits */
     bool stopping;
 };
 
@@ -82,7 +85,8 @@ static struct job *list_take(struct job_list *l)
 
 /* ---- on a worker's thread ---- */
 
-static void job_run(struct pool *p, struct worker *w, struct job *j)
+/* Answers how long it took, 0 when it was too late to begin. */
+static int64_t job_run(struct pool *p, struct worker *w, struct job *j)
 {
     struct metrics *m = p->o.metrics;
     int64_t begun = clock_mono_us();
@@ -91,7 +95,7 @@ static void job_run(struct pool *p, struct worker *w, struct job *j)
     j->expired = left <= 0;
     if (j->expired) {
         metrics_add(m, p->o.expired, 0, 1);
-        return;
+        return 0;
     }
     /* The pool has a client for each worker, so this neither waits nor fails unless somebody leaks one. */
     if (p->o.mongo != NULL && mongo_conn_get(p->o.mongo, &w->mongo, NULL) < 0)
@@ -101,7 +105,9 @@ static void job_run(struct pool *p, struct worker *w, struct job *j)
     j->run(w, j->arg);
     mongo_conn_put(w->mongo);
     w->mongo = NULL;
-    metrics_observe_us(m, p->o.run_seconds, 0, clock_mono_us() - begun);
+    int64_t us = clock_mono_us() - begun;
+    metrics_observe_us(m, p->o.run_seconds, 0, us);
+    return us;
 }
 
 static void wake_loop(struct workers *ws)
@@ -128,10 +134,14 @@ static void *worker_main(void *arg)
             continue;
         }
         p->busy++;
+        if (p->queue.n == 0)
+            p->since_us = 0;
         pthread_mutex_unlock(&p->lock);
-        job_run(p, &w, j);
+        int64_t us = job_run(p, &w, j);
         pthread_mutex_lock(&p->lock);
         p->busy--;
+        if (!j->expired)
+            p->run_us = admission_run(p->run_us, us);
         bool first = j->from->finished.n == 0;
         list_add(&j->from->finished, j);
         if (first)
@@ -271,6 +281,15 @@ void workers_stop(struct workers *ws)
         pool_free(p);
 }
 
+/* Under the lock. What was signalled and not yet taken by an idle thread is in the queue. */
+static bool has_room(const struct pool *p, const struct job *j)
+{
+    struct admission a = {p->o.threads, p->busy, p->queue.n, p->run_us, p->since_us};
+    int64_t now = j->queued_us;
+    return p->queue.n < p->o.queue_max &&
+           admission_takes(&a, j->deadline * 1000 - now, p->o.wait_ms * 1000, now);
+}
+
 int workers_submit(struct workers *ws, int64_t deadline, worker_run_fn run, worker_done_fn done, void *arg,
                    struct err *e)
 {
@@ -280,9 +299,11 @@ int workers_submit(struct workers *ws, int64_t deadline, worker_run_fn run, work
         .from = ws, .run = run, .done = done, .arg = arg, .deadline = deadline, .queued_us = clock_mono_us()};
     pthread_mutex_lock(&p->lock);
     bool stopping = p->stopping;
-    bool full = p->queue.n >= p->o.queue_max;
+    bool full = !stopping && !has_room(p, j);
     if (!stopping && !full) {
         list_add(&p->queue, j);
+        if (p->since_us == 0)
+            p->since_us = j->queued_us;
         pthread_cond_signal(&p->more);
     }
     pthread_mutex_unlock(&p->lock);
@@ -292,7 +313,7 @@ int workers_submit(struct workers *ws, int64_t deadline, worker_run_fn run, work
     if (stopping)
         return err_set(e, ERR_UNAVAILABLE, "the process is stopping");
     metrics_add(p->o.metrics, p->o.refused, 0, 1);
-    return err_set(e, ERR_BUSY, "%u requests wait already", p->o.queue_max);
+    return err_set(e, ERR_BUSY, "too many requests wait already");
 }
 
 unsigned workers_queued(const struct workers *ws)

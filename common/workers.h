@@ -1,4 +1,5 @@
-/* workers.h - the few threads that may block: MongoDB and synchronous Redis, behind one bounded queue.
+/* workers.h - the few threads that may block: MongoDB and synchronous Redis, behind one bounded queue, into
+ * which only what can be done in time is taken.
  *
  * Each process that has them has its own struct app (opaque here). workers_submit() is called on the loop's
  * thread; run() is called on a worker's thread with that worker's clients; done() is called on the thread of
@@ -37,9 +38,10 @@ struct workers_options {
     const struct redis_address *redis; /* copied */
     unsigned threads;                  /* 1 to 256 */
     unsigned queue_max;                /* jobs that may wait, 1 to 100,000 */
-    struct metrics *metrics;           /* may be NULL; and its rows: */
-    size_t wait_seconds, run_seconds;  /* histograms: in the queue, at work */
-    size_t expired, refused;           /* counters: not run in time, not taken */
+    int64_t wait_ms; /* a job may have to wait in a queue that stands (admission.h); 0: up to its deadline */
+    struct metrics *metrics;          /* may be NULL; and its rows: */
+    size_t wait_seconds, run_seconds; /* histograms: in the queue, at work */
+    size_t expired, refused;          /* counters: not run in time, not taken */
 };
 
 /* workers_new() makes the threads. ERR_UNAVAILABLE, ERR_INTERNAL. */
@@ -57,7 +59,8 @@ void workers_close(struct workers *w);
 void workers_stop(struct workers *w);
 
 /* workers_submit() queues a job; arg stays the caller's. deadline is on clock_mono_ms(). ERR_BUSY when the
- * queue is full, ERR_UNAVAILABLE while stopping: answer 503 with Retry-After; done() is not called then. */
+ * queue is full or the job can't be done in time (admission.h), ERR_UNAVAILABLE while stopping: answer 503
+ * with Retry-After; done() is not called then. */
 int workers_submit(struct workers *w, int64_t deadline, worker_run_fn run, worker_done_fn done, void *arg,
                    struct err *e) MUST_USE;
 unsigned workers_queued(const struct workers *w); /* jobs that wait; any thread */

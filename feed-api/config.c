@@ -37,6 +37,9 @@ static const struct config_row rows[] = {
      "threads that serve connections; 0: one for each CPU"},
     {"workers", CONFIG_INT, AT(workers), "16", 1, 256, "threads that talk to MongoDB"},
     {"worker-queue", CONFIG_INT, AT(worker_queue), "1024", 1, 100000, "requests that may wait for a worker"},
+    {"worker-wait", CONFIG_MS, AT(worker_wait), "50ms", 0, MS_MIN,
+     "wait for a worker beyond which requests are refused while the queue never gets empty; 0: none but the "
+     "deadline"},
     {"max-connections", CONFIG_INT, AT(max_connections), "10000", 1, 1000000, "client connections"},
     {"max-connections-per-address", CONFIG_INT, AT(max_connections_per_address), "1000", 0, 1000000,
      "connections of one client address (IPv6: of a /64), trusted proxies excepted; 0: no cap"},

@@ -27,15 +27,16 @@ struct feed_config {
     int64_t loops;        /* threads that serve; 0 until app_start(): one for each CPU */
     int64_t workers;      /* threads */
     int64_t worker_queue; /* jobs */
+    int64_t worker_wait;  /* in a queue that stands; 0: up to the deadline */
     int64_t max_connections;
     int64_t max_connections_per_address; /* 0: no cap */
     int64_t head_timeout;
     int64_t idle_timeout;
     int64_t body_timeout;
     int64_t min_body_rate; /* bytes a second; 0: any */
-    int64_t body_bytes;  /* of all requests together */
-    int64_t drain_grace; /* between not ready and not listening, after SIGTERM */
-    int64_t drain;       /* for what is in flight, after SIGTERM */
+    int64_t body_bytes;    /* of all requests together */
+    int64_t drain_grace;   /* between not ready and not listening, after SIGTERM */
+    int64_t drain;         /* for what is in flight, after SIGTERM */
 
     /* who may ask how often: requests a second, and in a burst (0: twice that) */
     int64_t rate_key; /* 0: no limit, as the others */

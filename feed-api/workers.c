@@ -11,6 +11,7 @@ int workers_start(struct workers **out, struct app *app, unsigned threads, unsig
         .redis = &app->redis_address,
         .threads = threads,
         .queue_max = queue_max,
+        .wait_ms = app->cfg.worker_wait,
         .metrics = app->metrics,
         .wait_seconds = M_WORKERS_WAIT_SECONDS,
         .run_seconds = M_WORKERS_RUN_SECONDS,

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/clock.h"
 #include "common/mem.h"
@@ -156,6 +157,33 @@ static void a_full_queue_refuses(void **state)
     run_until_done(r, 14);
 }
 
+static void run_slowly(struct worker *w, void *arg)
+{
+    (void)w;
+    (void)arg;
+    nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL);
+}
+
+/* All threads are busy, and jobs are known to take 30 ms. */
+static void a_job_that_can_not_be_done_in_time_is_refused_at_the_door(void **state)
+{
+    struct rig *r = *state;
+    struct err e;
+    assert_int_equal(workers_submit(r->workers, clock_mono_ms() + 60000, run_slowly, job_done, r, &e), 0);
+    run_until_done(r, 1);
+    pthread_mutex_lock(&r->gate);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(submit(r, clock_mono_ms() + 60000, &e), 0);
+    wait_until_started(r, 3);
+    assert_int_equal(submit(r, clock_mono_ms() + 20, &e), -1);
+    assert_int_equal(e.code, ERR_BUSY);
+    assert_int_equal(metrics_get(r->metrics, M_REFUSED, 0), 1);
+    assert_int_equal(submit(r, clock_mono_ms() + 60000, &e), 0);
+    pthread_mutex_unlock(&r->gate);
+    run_until_done(r, 5);
+    assert_int_equal(r->expired, 0);
+}
+
 static void a_job_whose_deadline_passed_in_the_queue_is_not_run(void **state)
 {
     struct rig *r = *state;
@@ -206,6 +234,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_job_runs_on_a_worker_and_is_done_on_the_loop, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_queue_refuses, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_job_that_can_not_be_done_in_time_is_refused_at_the_door, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_job_whose_deadline_passed_in_the_queue_is_not_run, setup, teardown),
         cmocka_unit_test_setup_teardown(closing_finishes_what_was_taken_and_takes_nothing_more, setup,
                                         teardown),
