@@ -295,6 +295,33 @@ static void cursors_of_a_page_go_on_after_a_304(void **state)
     free(tag);
 }
 
+static void newest_of_a_page_misses_nothing_after_a_304(void **state)
+{
+    (void)state;
+    struct world w;
+    struct e2e_page first, later;
+    world_open(&w, 3);
+    char *tag = get_tag(&stack.apis[0], w.feed, NULL);
+    e2e_page(&stack.apis[0], w.feed, "", NULL, 0, &first);
+    until_fresher(w.feed, first.newest);
+    expect_unchanged(&stack.apis[0], w.feed, tag);
+    item_id newer = e2e_publish(&stack.apis[0], w.publisher, NULL, "newer", NULL, 0, &w.position);
+    assert_true(e2e_caught_up(stack.redis, w.user, w.position));
+    expect_changed(&stack.apis[0], w.feed, tag);
+    char *query = mem_printf("after=%s", first.newest), *path = mem_printf("%s?%s", w.feed, query);
+    e2e_page(&stack.apis[0], w.feed, query, NULL, 0, &later);
+    assert_true(later.n >= 1 && later.items[0].id == newer);
+    assert_null(later.next);
+    char *after_tag = get_tag(&stack.apis[0], path, NULL);
+    expect_unchanged(&stack.apis[0], path, after_tag);
+    e2e_page_done(&first);
+    e2e_page_done(&later);
+    free(query);
+    free(path);
+    free(after_tag);
+    free(tag);
+}
+
 static void pages_of_publishers_and_topics_have_tags_too(void **state)
 {
     (void)state;
@@ -562,6 +589,7 @@ int main(void)
         cmocka_unit_test(whatever_the_page_shows_is_in_its_tag),
         cmocka_unit_test(the_tag_covers_the_question),
         cmocka_unit_test(cursors_of_a_page_go_on_after_a_304),
+        cmocka_unit_test(newest_of_a_page_misses_nothing_after_a_304),
         cmocka_unit_test(pages_of_publishers_and_topics_have_tags_too),
         cmocka_unit_test(a_page_that_became_partial_is_not_304),
         cmocka_unit_test(pages_are_sent_in_gzip_to_who_takes_it),
