@@ -126,13 +126,31 @@ static void find_client(const struct gate *g, struct http_request *q)
 
 /* ---- how often ---- */
 
+static char *put_text(char *p, const char *s, size_t n)
+{
+    memcpy(p, s, n);
+    return p + n;
+}
+
+static char *put_number(char *p, int64_t v)
+{
+    char digits[20];
+    size_t at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v > 0);
+    return put_text(p, digits + at, sizeof digits - at);
+}
+
+/* For every request of a limited credential, so without the C library's formats. */
 static void add_policy(const struct rule *r, const struct rate_verdict *v, struct http_request *q)
 {
-    char left[64];
-    size_t name = strcspn(r->policy, ";");
+    char left[80], *p = put_text(left, r->policy, strcspn(r->policy, ";"));
+    p = put_number(put_text(p, ";r=", 3), v->remaining);
+    p = put_number(put_text(p, ";t=", 3), (v->reset_ms + 999) / 1000);
+    *p = '\0';
     http_header_add(q, "RateLimit-Policy", r->policy);
-    snprintf(left, sizeof left, "%.*s;r=%lld;t=%lld", (int)name, r->policy, (long long)v->remaining,
-             (long long)(v->reset_ms + 999) / 1000);
     http_header_add(q, "RateLimit", left);
 }
 
@@ -190,8 +208,9 @@ bool gate_admit(struct gate *g, struct http_request *q, const struct identity *w
     bool is_user = who->role == ROLE_USER;
     enum metric_rate kind = is_user ? MRL_USER : MRL_KEY;
     const struct rule *r = &g->rules[kind];
-    q->who[0] = is_user ? 'u' : 'k';
-    snprintf(q->who + 1, sizeof q->who - 1, ":%s", who->id);
+    size_t n = strnlen(who->id, sizeof q->who - 3);
+    char *end = put_text(put_text(q->who, is_user ? "u:" : "k:", 2), who->id, n);
+    *end = '\0';
     if (r->rate.per_second == 0)
         return true;
     struct rate_verdict v;

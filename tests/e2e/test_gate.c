@@ -347,10 +347,20 @@ static void the_access_log_says_who_asked_and_never_a_secret(void **state)
     api_request(&a, "GET", path, "X-Request-Id: three\r\n", NULL, &r);
     assert_true(r.status >= 400);
     reply_done(&r);
+    char *stream =
+        mem_printf("GET /v1/users/ann/feed/stream?access_token=%s HTTP/1.1\r\nHost: x\r\n\r\n", token);
+    struct rawhttp *c = rawhttp_open((uint16_t)a.port);
+    rawhttp_send_str(c, stream);
+    rawhttp_read_head(c, &r);
+    assert_int_equal(r.status, 200);
+    reply_done(&r);
+    rawhttp_close(c);
+    free(stream);
     rawhttp_once((uint16_t)a.port, "BREW", "/pot", "X-Request-Id: four\r\n", NULL, &r);
     assert_true(r.status >= 400);
     reply_done(&r);
     assert_true(fixture_until(holds, &(struct search){file, "\"three\""}, 10000));
+    assert_true(fixture_until(holds, &(struct search){file, "\"streamFeed\""}, 30000));
     json_t *o = line_with(file, "\"one\"");
     assert_non_null(o);
     assert_string_equal(json_string_value(json_object_get(o, "client")), "192.0.2.77");
