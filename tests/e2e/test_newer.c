@@ -337,7 +337,7 @@ static void a_marker_answers_a_position_and_leaves_the_timeline_alone(void **sta
         ts_t position = 0;
         e2e_call(&stack.apis[i], "PUT", path, body, 200, &reply);
         e2e_position(&reply, &position);
-        assert_true(position > r.position);
+        assert_true(i == 0 ? position > r.position : position >= r.position);
         r.position = position;
         reply_done(&reply);
         free(path);
