@@ -179,6 +179,11 @@ bench-move-in: ## move millions in, interrupted and resumed, count and compare: 
 	@$(SUBMAKE) V=release build
 	@ITEMS=$(ITEMS) EDGES=$(EDGES) SEED=$(SEED) CACHE_GB=$(CACHE_GB) python3 tools/bench/move_in.py
 
+bench-streams: ## measure live streams: memory and CPU of idle ones, time to all who listen: STREAMS=20000 FOLLOWS=50
+	@tools/setup.sh run
+	@$(SUBMAKE) V=release build
+	@python3 tools/bench/streams.py
+
 fuzz: ## run each fuzz target of tests/fuzz for FUZZ_SECONDS=60, two at a time: ONLY=http
 	@tools/setup.sh run fuzz
 	@ONLY="$(ONLY)" JOBS=$(JOBS) tools/fuzz.sh $(or $(FUZZ_SECONDS),60)
@@ -204,5 +209,5 @@ clean: ## remove everything that was built
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
 
-.PHONY: build tests setup run test san bench bench-fanout bench-pages chaos-fanout bench-move-in fuzz fuzz-coverage lint fmt show-includes clean help
+.PHONY: build tests setup run test san bench bench-fanout bench-streams bench-pages chaos-fanout bench-move-in fuzz fuzz-coverage lint fmt show-includes clean help
 .SECONDARY:

@@ -100,7 +100,7 @@ static const struct config_row rows[] = {
      "memory for what happened in that time"},
     {"stream-heartbeat", CONFIG_MS, AT(stream_heartbeat), "15s", 100, MS_MIN,
      "between signs of life on a stream"},
-    {"stream-unsent", CONFIG_BYTES, AT(stream_unsent), "1m", 16384, 1024 * MIB,
+    {"stream-unsent", CONFIG_BYTES, AT(stream_unsent), "256k", 16384, 1024 * MIB,
      "a stream is cut when its client leaves more than this unread"},
 
     {"pull-threshold", CONFIG_INT, AT(pull_threshold), "100000", 0, 1e12,

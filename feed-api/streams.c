@@ -128,7 +128,8 @@ static void limit_user(struct streams *ss, const char *user)
         if (strcmp(s->user, user) != 0)
             continue;
         n++;
-        oldest = s; /* the newest stands first */
+        if (oldest == NULL || s->born < oldest->born)
+            oldest = s;
     }
     if (n >= ss->app->cfg.streams_per_user)
         stream_end(oldest);
@@ -143,6 +144,7 @@ static struct stream *add_stream(struct streams *ss, struct loop *loop, const st
     s->user = mem_strdup(q->user);
     s->credential = mem_strdup(q->credential);
     s->number = free_number(ss);
+    s->born = ss->opened++;
     s->state = STREAM_BEHIND;
     s->at = ss->live;
     s->resumes = q->resumes;

@@ -92,6 +92,7 @@ struct stream {
     uint64_t at;            /* behind: the next entry to look at */
     struct stream_pos sent; /* what is at or before it was sent, whoever did */
     int64_t due_ms;         /* of a job that has to wait */
+    uint64_t born;          /* in the order of opening */
     int64_t beat_ms;        /* of the next beat */
     uint64_t mark;          /* the last entry that met it */
     unsigned met;           /* and how: MET_* */
@@ -125,6 +126,7 @@ struct streams {
     struct stream_jobs jobs, later; /* later: by due_ms */
     struct outlet *outlets[LOOPS_MAX];
     size_t waiting; /* notes in all outlets */
+    uint64_t opened;
     atomic_size_t frame_bytes;
     bool draining, stopping;
     pthread_t feeder, loaders[STREAM_LOADERS];

@@ -334,10 +334,9 @@ static void what_belongs_to_later_milestones_is_not_found(void **state)
     } later[] = {
         {"GET", "/v1/users/u/feed/count"},  {"GET", "/v1/users/u/feed/marker"},
         {"PUT", "/v1/users/u/feed/marker"}, {"GET", "/v1/users/u/feed/explain/1"},
-        {"GET", "/v1/users/u/feed/stream"}, {"DELETE", "/v1/users/u"},
-        {"DELETE", "/v1/users/u/tokens"},   {"GET", "/v1/users/u/reactions"},
-        {"GET", "/v1/profiles/default"},    {"PUT", "/v1/profiles/default"},
-        {"PUT", "/v1/profiles/x/rollout"},
+        {"DELETE", "/v1/users/u"},          {"DELETE", "/v1/users/u/tokens"},
+        {"GET", "/v1/users/u/reactions"},   {"GET", "/v1/profiles/default"},
+        {"PUT", "/v1/profiles/default"},    {"PUT", "/v1/profiles/x/rollout"},
     };
     for (size_t i = 0; i < MEM_COUNT(later); i++)
         refused_at(later[i].method, later[i].path, NULL, NULL, 404, "not_found", NULL, (int)(1000 + i));

@@ -77,6 +77,22 @@ def open_all(stack, streams, n):
             streams.read_until(lambda: all(s.ready for s in streams.all[-WAVE:]), 60)
 
 
+def restart_feed_api(stack):
+    old = stack.processes()["feed-api"][0]
+    os.kill(old, signal.SIGTERM)
+    until = time.monotonic() + 30
+    while True:
+        try:
+            if stack.processes().get("feed-api", [old])[0] != old:
+                stack.request("GET", "/v1/users/u0/feed")
+                return
+        except (OSError, world.http.client.HTTPException, world.Failed):
+            stack.api.close()
+        if time.monotonic() > until:
+            raise world.Failed("feed-api was not started again")
+        time.sleep(0.1)
+
+
 def cpu_of_feed_api(stack):
     return sum(v for k, v in stack.cpu().items() if k.startswith("feed-api"))
 
@@ -102,6 +118,7 @@ def run(stack, n, follows):
             followed[name] = followed.get(name, 0) + min(DEVICES, n - r * DEVICES)
         edges += [("u%d" % r, name) for name in names + ["everyone"]]
     stack.follow(edges)
+    restart_feed_api(stack)  # or it would have room left from taking in the follows
     before = stack.memory("feed-api")
     streams = Streams()
     began = time.monotonic()
