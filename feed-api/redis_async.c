@@ -20,6 +20,7 @@
 #define CONNECT_MS     1000
 #define BACKOFF_MIN_MS 20
 #define BACKOFF_MAX_MS 1000
+#define LENGTH_BYTES   23 /* a mark, digits, end of line */
 
 /* A group outlives its deadline until its reply comes, because replies are told apart by their order only. */
 struct group {
@@ -238,11 +239,47 @@ unsigned redis_async_in_flight(const struct redis_async *r)
     return r->n;
 }
 
+static char *put_length(char *at, char mark, size_t n)
+{
+    char digits[24];
+    size_t k = sizeof digits;
+    do
+        digits[--k] = (char)('0' + n % 10);
+    while (n /= 10);
+    *at++ = mark;
+    memcpy(at, digits + k, sizeof digits - k);
+    at += sizeof digits - k;
+    memcpy(at, "\r\n", 2);
+    return at + 2;
+}
+
+/* The bytes of a command; 0: it does not fit. hiredis' own formatting is a third of what sending takes. */
+static size_t format(const struct redis_command *c, const size_t *len, char *out, size_t size)
+{
+    size_t need = LENGTH_BYTES;
+    for (int i = 0; i < c->argc; i++)
+        need += LENGTH_BYTES + len[i] + 2;
+    if (need > size)
+        return 0;
+    char *at = put_length(out, '*', (size_t)c->argc);
+    for (int i = 0; i < c->argc; i++) {
+        at = put_length(at, '$', len[i]);
+        memcpy(at, c->argv[i], len[i]);
+        memcpy(at + len[i], "\r\n", 2);
+        at += len[i] + 2;
+    }
+    return (size_t)(at - out);
+}
+
 static int send_command(struct redis_async *r, const struct redis_command *c, redisCallbackFn *fn, void *arg)
 {
     size_t len[REDIS_COMMAND_ARGS];
+    char bytes[1024];
     for (int i = 0; i < c->argc; i++)
         len[i] = strlen(c->argv[i]);
+    size_t n = format(c, len, bytes, sizeof bytes);
+    if (n > 0)
+        return redisAsyncFormattedCommand(r->ac, fn, arg, bytes, n);
     const char *argv[REDIS_COMMAND_ARGS];
     memcpy(argv, c->argv, sizeof argv);
     return redisAsyncCommandArgv(r->ac, fn, arg, c->argc, argv, len);
