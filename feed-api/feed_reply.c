@@ -54,37 +54,43 @@ static void write_id(const struct content_entry *x, struct buf *out)
     buf_add_char(out, '}');
 }
 
+/* A page on its way into gzip. */
+struct zipping {
+    struct gzip_page page;
+    size_t budget;     /* so many bytes may still be deflated for it */
+    unsigned n[MBL_N]; /* its items, by enum metric_block */
+};
+
 /* The deflated form of an item, made here when none was made before, as far as there is time. NULL: it goes
  * into the page as it is, and is deflated for one of the next pages. */
 static const struct gzip_block *block_of(const struct feed *f, struct content_entry *x, size_t len,
-                                         size_t *budget)
+                                         struct zipping *z)
 {
     bool summary = f->fields == FEED_SUMMARY;
     const struct gzip_block *b = content_gzip(f->app->content, x, summary, false);
-    enum metric_block how = b ? MBL_READY : *budget ? MBL_MADE : MBL_LEFT;
-    if (!b && *budget) {
+    z->n[b ? MBL_READY : z->budget ? MBL_MADE : MBL_LEFT]++;
+    if (!b && z->budget) {
         b = content_gzip(f->app->content, x, summary, true);
-        *budget -= len < *budget ? len : *budget;
+        z->budget -= len < z->budget ? len : z->budget;
     }
-    metrics_add(f->app->metrics, M_GZIP_BLOCKS, how, 1);
     return b;
 }
 
-/* g NULL: plain. */
-static void write_items(const struct feed *f, struct gzip_page *g, size_t budget, struct buf *out)
+/* z NULL: plain. */
+static void write_items(const struct feed *f, struct zipping *z, struct buf *out)
 {
     buf_add_str(out, "{\"items\":[");
     for (unsigned i = 0; i < f->page.n_shown; i++) {
         struct content_entry *x = f->page.shown[i].body;
         const char *json = f->fields == FEED_FULL ? x->full : x->summary;
         size_t len = f->fields == FEED_FULL ? x->full_len : x->summary_len;
-        const struct gzip_block *b = g ? block_of(f, x, len, &budget) : NULL;
+        const struct gzip_block *b = z ? block_of(f, x, len, z) : NULL;
         if (i)
             buf_add_char(out, ',');
         if (f->fields == FEED_IDS)
             write_id(x, out);
         else if (b)
-            gzip_page_add(g, b);
+            gzip_page_add(&z->page, b);
         else
             buf_add(out, json, len);
     }
@@ -282,20 +288,22 @@ static bool wants_gzip(const struct feed *f)
 static void write_page(struct feed *f, const struct publisher_ask *asks, size_t n, bool gzip, size_t budget)
 {
     struct buf *out = &f->call->out;
-    struct gzip_page g;
+    struct zipping z = {.budget = budget};
     ts_t freshness = feed_freshness(f);
     buf_reset(out);
     buf_expect(out, f->bytes + n * TITLE_BYTES + REST_BYTES);
     if (gzip)
-        gzip_page_begin(&g, out);
-    write_items(f, gzip ? &g : NULL, budget, out);
+        gzip_page_begin(&z.page, out);
+    write_items(f, gzip ? &z : NULL, out);
     write_publishers(asks, n, out);
     write_next(f, freshness, out);
     write_state(f, freshness, out);
     buf_add_char(out, '}');
     if (!gzip)
         return;
-    gzip_page_end(&g);
+    gzip_page_end(&z.page);
+    for (size_t i = 0; i < MBL_N; i++)
+        metrics_add(f->app->metrics, M_GZIP_BLOCKS, i, z.n[i]);
     f->call->content_encoding = "gzip";
     metrics_add(f->app->metrics, M_PAGES_GZIP, 0, 1);
 }

@@ -116,7 +116,7 @@ enum metric_change {
 enum metric_page { MP_COMPLETE, MP_PARTIAL, MP_REBUILDING };
 enum metric_source { MSRC_TIMELINE, MSRC_BOTH, MSRC_STORE, MSRC_SESSION };
 enum metric_skipped { MSK_MISSING, MSK_DELETED, MSK_MUTED, MSK_NOT_FOLLOWED, MSK_SERVED };
-enum metric_block { MBL_READY, MBL_MADE, MBL_LEFT };
+enum metric_block { MBL_READY, MBL_MADE, MBL_LEFT, MBL_N };
 enum metric_rebuild { MRB_DONE, MRB_JOINED, MRB_LOST, MRB_NO_RECORD, MRB_NO_REDIS, MRB_FAILED };
 enum metric_position { MPO_MET, MPO_REBUILT, MPO_UNKNOWN };
 enum metric_ranked { MRK_RANKED, MRK_OFF, MRK_TIMEOUT, MRK_UNAVAILABLE, MRK_BUSY, MRK_ERROR, MRK_EXPIRED };
