@@ -94,7 +94,7 @@ bool mutes_hide_id(const struct mutes *m, item_id id)
     return m->n_items && bsearch(&id, m->items, m->n_items, sizeof *m->items, by_id);
 }
 
-static bool has_muted_word(const struct mutes *m, struct content_entry *item)
+bool mutes_hide_words(const struct mutes *m, struct content_entry *item)
 {
     if (!m->n_words)
         return false;
@@ -121,5 +121,5 @@ bool mutes_hide_named(const struct mutes *m, item_id id, const char *publisher, 
 bool mutes_hide(const struct mutes *m, struct content_entry *item)
 {
     return mutes_hide_named(m, item->id, item->publisher, item->topics, item->n_topics) ||
-           has_muted_word(m, item);
+           mutes_hide_words(m, item);
 }

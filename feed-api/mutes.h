@@ -33,7 +33,9 @@ bool mutes_any(const struct mutes *m);
 bool mutes_hide_id(const struct mutes *m, item_id id);
 bool mutes_hide(const struct mutes *m, struct content_entry *item);
 
-/* mutes_hide_named() asks by what is known without a body: id, publisher and topics; words are not looked at. */
+/* mutes_hide_named() asks by what is known without a body: id, publisher and topics. mutes_hide_words() asks
+ * for the rest. */
+bool mutes_hide_words(const struct mutes *m, struct content_entry *item);
 bool mutes_hide_named(const struct mutes *m, item_id id, const char *publisher, const char *const *topics,
                       size_t n_topics);
 

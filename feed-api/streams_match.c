@@ -93,6 +93,13 @@ unsigned pick_met_topic(const struct pick *p)
 
 /* ---- what ---- */
 
+/* By publisher and topics as they were then, and not as they are now: so what follows fits, as each change of
+ * topics is told by what was before it. */
+static bool is_hidden(const struct pick *p, const struct mutes *m)
+{
+    return mutes_hide_named(m, p->entry.id, p->names.publisher, p->names.topics, p->names.n_topics);
+}
+
 /* By a word is not known: what the former revision said is gone. */
 static bool was_hidden(const struct pick *p, const struct mutes *m)
 {
@@ -101,15 +108,15 @@ static bool was_hidden(const struct pick *p, const struct mutes *m)
                             former ? p->names.n_before : p->names.n_topics);
 }
 
-/* Answers false when nothing is to be said. */
+/* Answers false when nothing is to be said. Of an item that was deleted since nothing is shown, for that is
+ * told in its turn; but only to those whose feed it was in then, so who lost it before has to hear of that.
+ */
 static bool decide(const struct pick *p, unsigned met, const struct mutes *m, enum stream_kind *out)
 {
     bool live = p->content != NULL && !p->content->missing && !p->content->deleted;
-    if (p->entry.kind != STREAM_DELETE && !live)
-        return false; /* it was deleted later, and that is told in its turn */
-    bool now = (met & MET_NOW) && !mutes_hide(m, p->content);
+    bool now = (met & MET_NOW) && !is_hidden(p, m) && !(live && mutes_hide_words(m, p->content));
     bool before = (met & MET_BEFORE) && !was_hidden(p, m);
-    if (!now && !before)
+    if ((!now && !before) || (now && !live))
         return false;
     *out = !before ? STREAM_ITEM : !now ? STREAM_DELETE : STREAM_EDIT;
     return true;
