@@ -234,7 +234,7 @@ static void what_is_not_understood_is_refused(void **state)
     }
     expect_status("/v1/users/any/feed?cursor=AAAA", 400, "invalid_cursor");
     expect_status("/v1/users/any/feed?position=ffffffffffffffff", 400, "invalid_position");
-    expect_status("/v1/users/any/feed/count", 404, "not_found");
+    expect_status("/v1/users/any/feed/other", 404, "not_found");
 }
 
 static void a_cursor_goes_on_in_its_own_order_only(void **state)
