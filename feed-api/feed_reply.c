@@ -12,7 +12,8 @@
 
 #define RETRY_AFTER_MS 1000
 
-/* So much is deflated for one page on the loop's thread: less than a millisecond. */
+/* So much is deflated for one page on the loop's thread, which takes a fraction of a millisecond; of what is
+ * larger, one item. */
 #define DEFLATE_BYTES (16 * 1024)
 
 /* About what a page has besides its items: of each publisher, and of the rest. */
