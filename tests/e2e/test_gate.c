@@ -424,6 +424,50 @@ static void a_slow_request_is_logged_with_where_the_time_went(void **state)
     free(line);
 }
 
+/* ---- more than can be done ---- */
+
+#define FLOOD 60
+
+static void
+while_nothing_gets_done_health_checks_are_answered_and_the_rest_is_told_when_to_come_again(void **state)
+{
+    struct api a = START("--workers", "2", "--worker-queue", "20", "--request-deadline", "1s");
+    struct rawhttp *c[FLOOD];
+    struct reply r;
+    unsigned done = 0, refused = 0;
+    (void)state;
+    static const char item[] = "{\"publisher\":\"daily\",\"title\":\"t\",\"body\":\"b\"}";
+    api_post(&a, "/v1/items", item, &r);
+    assert_int_equal(r.status, 201);
+    reply_done(&r);
+    char *text = mem_printf("POST /v1/items HTTP/1.1\r\nHost: x\r\n%sContent-Type: application/json\r\n"
+                            "Content-Length: %zu\r\n\r\n%s",
+                            a.auth, strlen(item), item);
+    server_pause(fixture_mongod(world));
+    for (int i = 0; i < FLOOD; i++) {
+        c[i] = rawhttp_open((uint16_t)a.port);
+        rawhttp_send_str(c[i], text);
+        assert_int_equal(status_of(&a, "GET", "/healthz", NULL), 200);
+        int ready = status_of(&a, "GET", "/readyz", NULL);
+        assert_true(ready == 200 || ready == 503);
+    }
+    for (int i = 0; i < FLOOD; i++) {
+        if (i == FLOOD / 2)
+            server_continue(fixture_mongod(world));
+        rawhttp_read(c[i], "POST", &r);
+        done += r.status == 201;
+        refused += r.status == 503;
+        if (r.status == 503)
+            assert_non_null(reply_header(&r, "Retry-After"));
+        reply_done(&r);
+        rawhttp_close(c[i]);
+    }
+    assert_int_equal(done + refused, FLOOD);
+    assert_true(refused >= FLOOD - 2 - 20 - 2);
+    assert_true(api_metric(&a, "feedmill_workers_refused_total") >= 1);
+    free(text);
+}
+
 /* ---- options ---- */
 
 static void options_that_can_not_be_end_the_start(void **state)
@@ -458,6 +502,8 @@ int main(void)
         cmocka_unit_test(the_access_log_says_who_asked_and_never_a_secret),
         cmocka_unit_test(a_slow_request_is_logged_with_where_the_time_went),
         cmocka_unit_test(options_that_can_not_be_end_the_start),
+        cmocka_unit_test(
+            while_nothing_gets_done_health_checks_are_answered_and_the_rest_is_told_when_to_come_again),
     };
     e2e_choose_tests();
     return cmocka_run_group_tests(tests, set_up, tear_down);
