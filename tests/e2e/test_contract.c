@@ -332,15 +332,13 @@ static void what_belongs_to_later_milestones_is_not_found(void **state)
     static const struct {
         const char *method, *path;
     } later[] = {
-        {"GET", "/v1/users/u/feed/count"},  {"GET", "/v1/users/u/feed/marker"},
-        {"PUT", "/v1/users/u/feed/marker"}, {"GET", "/v1/users/u/feed/explain/1"},
-        {"DELETE", "/v1/users/u"},          {"DELETE", "/v1/users/u/tokens"},
-        {"GET", "/v1/users/u/reactions"},   {"GET", "/v1/profiles/default"},
-        {"PUT", "/v1/profiles/default"},    {"PUT", "/v1/profiles/x/rollout"},
+        {"GET", "/v1/users/u/reactions"},
+        {"GET", "/v1/profiles/default"},
+        {"PUT", "/v1/profiles/default"},
+        {"PUT", "/v1/profiles/x/rollout"},
     };
     for (size_t i = 0; i < MEM_COUNT(later); i++)
         refused_at(later[i].method, later[i].path, NULL, NULL, 404, "not_found", NULL, (int)(1000 + i));
-    INVALID("GET", "/v1/users/u/feed?after=x", NULL, "?after");
     INVALID("GET", "/v1/users/u/feed?catchup=1", NULL, "?catchup");
     INVALID("GET", "/v1/users/u/feed?terms=1", NULL, "?terms");
     INVALID("GET", "/v1/users/u/feed?access_token=x", NULL, "?access_token");
@@ -2087,9 +2085,10 @@ static void a_page_is_private_and_not_cached(void **state)
     assert_string_equal(reply_header(&r, "Cache-Control"), "private, no-cache");
     assert_string_equal(reply_header(&r, "Vary"), "Authorization, Accept-Encoding");
     assert_string_equal(reply_header(&r, "Content-Type"), "application/json");
-    assert_null(reply_header(&r, "ETag"));
+    assert_non_null(reply_header(&r, "ETag"));
     reply_done(&r);
-    api_request(a, "GET", "/v1/users/u/feed", "Accept-Encoding: gzip\r\nIf-None-Match: *\r\n", NULL, &r);
+    api_request(a, "GET", "/v1/users/u/feed", "Accept-Encoding: gzip\r\nIf-None-Match: \"other\"\r\n", NULL,
+                &r);
     assert_int_equal(r.status, 200);
     assert_null(reply_header(&r, "Content-Encoding"));
     json_decref(reply_json(&r));
