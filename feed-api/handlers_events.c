@@ -10,6 +10,7 @@
 #include "common/keys.h"
 #include "common/mem.h"
 #include "feed-api/app.h"
+#include "feed-api/json_whole.h"
 #include "feed-api/router.h"
 
 #define EVENTS_MAX       500
@@ -72,9 +73,10 @@ static int read_count(const json_t *o, const char *name, int64_t max, int64_t *o
     const json_t *v = json_object_get(o, name);
     if (v == NULL || json_is_null(v))
         return 0;
-    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > max)
+    int64_t n;
+    if (!json_whole(v, &n) || n < 0 || n > max)
         return err_set(e, ERR_INVALID, "%s must be an integer from 0 to %lld", name, (long long)max);
-    *out = json_integer_value(v);
+    *out = n;
     return 0;
 }
 

@@ -94,13 +94,15 @@ static void post_work(struct worker *w, struct call *c)
 static int take_idempotency_key(struct call *c, struct item *it)
 {
     const char *key = http_request_header(c->http, "Idempotency-Key");
-    if (key == NULL || it->external_id != NULL)
+    if (key == NULL)
         return 0;
     size_t n = strlen(key);
     if (http_request_header_count(c->http, "Idempotency-Key") > 1 || n < 1 || n > ITEM_EXTERNAL_ID_MAX ||
         !utf8_valid(key, n))
         return call_invalid(c, "Idempotency-Key", "must be given once, 1 to %d bytes of UTF-8",
                             ITEM_EXTERNAL_ID_MAX);
+    if (it->external_id != NULL)
+        return 0;
     it->external_id = mem_strdup(key);
     return 0;
 }
@@ -267,13 +269,14 @@ static int take_ids(struct call *c, struct reading *r)
     item_id id;
     if (text == NULL)
         return call_invalid(c, "?ids", "is missing");
+    size_t given = 0;
     for (const char *s = text;; s++) {
         char one[ITEM_ID_TEXT_SIZE + 1];
         size_t n = strcspn(s, ",");
         snprintf(one, sizeof one, "%.*s", n < sizeof one ? (int)n : (int)sizeof one, s);
         if (ids_parse(one, &id, &e) != 0)
             return call_invalid(c, "?ids", "must be item ids by commas");
-        if (r->n == ITEMS_LIST_MAX)
+        if (++given > ITEMS_LIST_MAX)
             return call_invalid(c, "?ids", "must be at most %d ids", ITEMS_LIST_MAX);
         if (!has_id(r, id))
             r->ids[r->n++] = id;

@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "feed-api/app.h"
+#include "feed-api/json_whole.h"
 #include "feed-api/key_store.h"
 #include "feed-api/router.h"
 
@@ -250,10 +251,11 @@ static void create_token(struct call *c)
         const json_t *ttl = json_object_get(o, "ttl_s");
         if (take_user(c, o, &user) < 0)
             rc = -1;
-        if (!json_is_integer(ttl))
+        int64_t ttl_s = 0;
+        if (!json_whole(ttl, &ttl_s))
             rc = call_invalid(c, "/ttl_s", "must be %d to %d", AUTH_TTL_MIN_S, AUTH_TTL_MAX_S);
         if (rc == 0)
-            answer_token(c, user, json_integer_value(ttl));
+            answer_token(c, user, ttl_s);
         json_decref(o);
     }
     call_finish(c);

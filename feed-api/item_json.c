@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/mem.h"
 #include "common/problem.h"
+#include "feed-api/json_whole.h"
 
 #define AHEAD_MAX_MS        60000
 #define MEDIA_TYPE_MAX      128
@@ -173,6 +174,7 @@ static int check_media_member(const struct media_member *m, const json_t *v, con
                               struct item_problem *p)
 {
     char *text = NULL;
+    int64_t number;
     int rc = 0;
     switch (m->type) {
     case MEDIA_URL:
@@ -187,7 +189,7 @@ static int check_media_member(const struct media_member *m, const json_t *v, con
         rc = read_text(v, pointer, 0, MEDIA_TEXT_MAX, &text, p);
         break;
     case MEDIA_NUMBER:
-        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > MEDIA_NUMBER_MAX)
+        if (!json_whole(v, &number) || number < 0 || number > MEDIA_NUMBER_MAX)
             rc = wrong(p, pointer, "must be a whole number from 0 to 2^53-1");
         break;
     }
@@ -235,7 +237,11 @@ static int add_medium(const json_t *medium, size_t index, json_t *list, struct i
         }
         if (check_media_member(m, v, pointer, p) != 0)
             return -1;
-        json_object_set(out, m->name, v);
+        int64_t number;
+        if (json_whole(v, &number))
+            json_object_set_new(out, m->name, json_integer(number));
+        else
+            json_object_set(out, m->name, v);
     }
     return 0;
 }

@@ -1226,6 +1226,9 @@ static void an_idempotency_key_becomes_the_external_id(void **state)
          *over = mem_printf("Idempotency-Key: %sk\r\n", key);
     has_status("POST", "/v1/items", fits, body, 201, __LINE__);
     REFUSED_WITH("POST", "/v1/items", over, body, 400, "invalid_request", NULL);
+    REFUSED_WITH("POST", "/v1/items", over,
+                 "{\"publisher\":\"p\",\"title\":\"t\",\"body\":\"b\",\"external_id\":\"its-own\"}", 400,
+                 "invalid_request", NULL);
     free(key);
     free(fits);
     free(over);
@@ -1368,6 +1371,11 @@ static void an_id_that_is_no_id_is_404_and_in_a_list_400(void **state)
     STATUS("GET", list.data, NULL, 200);
     buf_add_str(&list, ",101");
     INVALID("GET", list.data, NULL, "?ids");
+    buf_reset(&list);
+    buf_add_str(&list, "/v1/items?ids=1");
+    for (int i = 2; i <= 101; i++)
+        buf_add_str(&list, ",1");
+    INVALID("GET", list.data, NULL, "?ids"); /* as many as were asked for count, not as many as differ */
     buf_done(&list);
 }
 

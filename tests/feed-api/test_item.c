@@ -153,6 +153,25 @@ static void wrong_members_are_named(void **state)
     assert_refused("{\"publisher\":\"p\",\"title\":\"t\",\"body\":null}", "/body");
 }
 
+/* What schemathesis found: some clients write all numbers with a point. */
+static void whole_numbers_may_be_written_with_a_point(void **state)
+{
+    (void)state;
+    json_t *o =
+        json_loads("{\"publisher\":\"p\",\"title\":\"t\",\"body\":\"b\",\"media\":[{\"url\":\"https://x/\","
+                   "\"type\":\"a/b\",\"width\":640.0,\"height\":4.8e2}]}",
+                   0, NULL);
+    struct item it;
+    struct item_problem p = {0};
+    assert_int_equal(item_from_json(o, NOW, &it, &p), 0);
+    assert_string_equal(it.media, "[{\"url\":\"https://x/\",\"type\":\"a/b\",\"width\":640,\"height\":480}]");
+    item_done(&it);
+    json_decref(o);
+    assert_refused("{\"publisher\":\"p\",\"title\":\"t\",\"body\":\"b\",\"media\":[{\"url\":\"https://x/\","
+                   "\"type\":\"a/b\",\"width\":1e300}]}",
+                   "/media/0/width");
+}
+
 static char *repeated(char c, size_t n)
 {
     char *s = mem_alloc(n + 1);
@@ -446,6 +465,7 @@ int main(void)
         cmocka_unit_test(a_whole_item_is_answered_in_the_order_of_the_api),
         cmocka_unit_test(absent_fields_are_null_or_empty),
         cmocka_unit_test(wrong_members_are_named),
+        cmocka_unit_test(whole_numbers_may_be_written_with_a_point),
         cmocka_unit_test(caps_are_exact),
         cmocka_unit_test(a_date_up_to_a_minute_ahead_counts_as_now),
         cmocka_unit_test(what_is_nested_too_deeply_is_refused),
