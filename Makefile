@@ -192,6 +192,11 @@ fuzz-coverage: ## which lines of the parsers the kept inputs of tests/fuzz/corpu
 	@tools/setup.sh run fuzz
 	@JOBS=$(JOBS) tools/fuzz.sh coverage
 
+api-check: ## ask a stack of its own what openapi.yaml says, and compare the answers: SEED=1 EXAMPLES=5 SECONDS_MAX=90 ONLY=getFeed
+	@tools/setup.sh run api-check
+	@$(SUBMAKE) -s V=release $(addprefix build/release/bin/,$(PROCESSES) stack)
+	@SEED=$(SEED) EXAMPLES=$(EXAMPLES) SECONDS_MAX=$(SECONDS_MAX) ONLY="$(ONLY)" tools/api-check.sh
+
 lint: ## format, clang's warnings, static analysis, scripts; changes nothing
 	@tools/setup.sh run test lint
 	@JOBS=$(JOBS) tools/lint.sh
@@ -209,5 +214,5 @@ clean: ## remove everything that was built
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
 
-.PHONY: build tests setup run test san bench bench-fanout bench-streams bench-pages chaos-fanout bench-move-in fuzz fuzz-coverage lint fmt show-includes clean help
+.PHONY: build tests setup run test san bench bench-fanout bench-streams bench-pages chaos-fanout bench-move-in fuzz fuzz-coverage api-check lint fmt show-includes clean help
 .SECONDARY:
