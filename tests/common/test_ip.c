@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/ip.h"
@@ -152,6 +153,33 @@ static void behind_proxies_the_client_is_the_rightmost_that_is_not_trusted(void 
     }
 }
 
+/* Fields are the client's: whatever is in them, nothing is read beyond, and what comes out is an address. */
+static void no_field_leads_astray(void **state)
+{
+    static const char letters[] = "0123456789abcdef::::....,,,,[[]] \t/%x-";
+    struct ip_nets trusted = nets("10.0.0.0/8,::/64,1.0.0.0/8"), some;
+    uint64_t seed = 4711;
+    (void)state;
+    for (int i = 0; i < 200000; i++) {
+        char field[48], text[IP_TEXT_SIZE] = "";
+        struct ip a = ip("10.0.0.1");
+        struct err e;
+        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        size_t n = (size_t)(seed >> 33) % (sizeof field - 1);
+        for (size_t k = 0; k < n; k++) {
+            seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+            field[k] = letters[(seed >> 33) % (sizeof letters - 1)];
+        }
+        field[n] = '\0';
+        char *exact = mem_strdup(field); /* so that a sanitizer sees its end */
+        ip_forwarded(&trusted, exact, &a);
+        (void)!ip_nets_parse(exact, &some, &e);
+        free(exact);
+        ip_format(&a, text);
+        assert_true(text[0] != '\0');
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -160,6 +188,7 @@ int main(void)
         cmocka_unit_test(networks_hold_what_has_their_prefix),
         cmocka_unit_test(what_is_no_network_is_refused),
         cmocka_unit_test(behind_proxies_the_client_is_the_rightmost_that_is_not_trusted),
+        cmocka_unit_test(no_field_leads_astray),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

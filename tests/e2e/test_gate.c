@@ -65,6 +65,29 @@ static int status_of(struct api *a, const char *method, const char *path, const 
 
 /* A bucket that gains nothing while a test runs: one token in a second is the least, so bursts are what is
  * tested. */
+/* Only the head is sent. One that is let in after all (a token comes each second) waits for its body. */
+static bool is_refused_by_its_head(struct api *a)
+{
+    char *head =
+        mem_printf("POST /v1/users/ann/follows HTTP/1.1\r\nHost: x\r\n%sContent-Type: application/json\r\n"
+                   "Content-Length: 100\r\n\r\n",
+                   a->auth);
+    bool refused = false;
+    for (int i = 0; i < 20 && !refused; i++) {
+        struct rawhttp *c = rawhttp_open((uint16_t)a->port);
+        struct reply r;
+        rawhttp_set_timeout(c, 200);
+        rawhttp_send_str(c, head);
+        if (rawhttp_try_read(c, "POST", &r) == 0) {
+            refused = r.status == 429;
+            reply_done(&r);
+        }
+        rawhttp_close(c);
+    }
+    free(head);
+    return refused;
+}
+
 static void a_user_beyond_his_burst_is_429_and_told_when_to_come_again(void **state)
 {
     struct api a = START("--rate-user", "1", "--rate-user-burst", "20", "--rate-key", "0");
@@ -100,10 +123,7 @@ static void a_user_beyond_his_burst_is_429_and_told_when_to_come_again(void **st
         reply_done(&r);
     }
     assert_true(refused);
-    /* A body is not read for it. */
-    api_request(&a, "POST", "/v1/users/ann/follows", "Expect: 100-continue\r\n", "{\"add\":[]}", &r);
-    assert_true(r.status == 429 || r.status == 200);
-    reply_done(&r);
+    assert_true(is_refused_by_its_head(&a));
     assert_true(api_metric(&a, "feedmill_rate_limited_total{limit=\"user\"}") >= 1);
     /* Others are served; keys have no limit here, and say none. */
     api_as(&a, bob);
