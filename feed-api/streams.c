@@ -1,5 +1,6 @@
 /* Who is there: streams opened and closed, users, and what the tail tells. */
 #include "feed-api/streams_private.h"
+#include "feed-api/token_ends.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -215,12 +216,16 @@ void streams_begin(struct streams *ss, ts_t from)
     pthread_mutex_unlock(&ss->lock);
 }
 
-/* Whether the reader still may is asked where his streams are sent. */
-static void check_user(struct streams *ss, const char *user)
+/* Whether the reader still may is asked where his streams are sent. The log tells a hash of his name. */
+static void check_user(struct streams *ss, const char *ended)
 {
+    struct stream *s;
     struct frame *f = frame_new(ss, NULL, NULL, NULL, 0);
-    for (struct stream *s = *chain_of(ss, user); s != NULL; s = s->chain) {
-        if (strcmp(s->user, user) == 0)
+    TAILQ_FOREACH(s, &ss->all, all)
+    {
+        char id[TOKEN_ENDS_ID_SIZE];
+        token_ends_id(s->user, id);
+        if (strcmp(id, ended) == 0)
             outlet_put(s, NOTE_BEAT, f);
     }
     frame_unref(f);

@@ -345,6 +345,27 @@ static void tokens_that_were_ended_are_refused_here_at_once_and_elsewhere_within
         e2e_api_done(&all[i]->api);
 }
 
+/* Long before the next beat would have looked at the credential. */
+static void a_stream_ends_when_its_readers_tokens_are_ended_at_another_process(void **state)
+{
+    (void)state;
+    struct bearer b = bearer(1, "listener");
+    struct reply r;
+    bool timed_out = false;
+    struct rawhttp *stream = e2e_send(&b.api, "GET", "/v1/users/listener/feed/stream", NULL, NULL);
+    assert_non_null(stream);
+    rawhttp_read_head(stream, &r);
+    assert_int_equal(r.status, 200);
+    reply_done(&r);
+    e2e_call(&stack.apis[0], "DELETE", "/v1/users/listener/tokens", NULL, 204, &r);
+    reply_done(&r);
+    while (rawhttp_read_line(stream, 5000, &timed_out) != NULL)
+        ;
+    assert_false(timed_out);
+    rawhttp_close(stream);
+    e2e_api_done(&b.api);
+}
+
 static void a_process_that_starts_later_knows_whose_tokens_were_ended(void **state)
 {
     (void)state;
@@ -370,6 +391,7 @@ int main(void)
         cmocka_unit_test(an_erased_user_may_begin_anew_and_be_erased_again),
         cmocka_unit_test(events_under_way_are_erased_with_their_user),
         cmocka_unit_test(tokens_that_were_ended_are_refused_here_at_once_and_elsewhere_within_a_second),
+        cmocka_unit_test(a_stream_ends_when_its_readers_tokens_are_ended_at_another_process),
         cmocka_unit_test(a_process_that_starts_later_knows_whose_tokens_were_ended),
         cmocka_unit_test(without_redis_a_user_is_not_said_to_be_gone),
     };
