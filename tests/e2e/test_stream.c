@@ -282,6 +282,33 @@ static void edits_and_deletes_of_a_gap_are_made_up_for(void **state)
     sse_close(&s);
 }
 
+/* So much that it is looked up by names, in several parts. */
+static void who_missed_much_hears_what_concerns_him(void **state)
+{
+    (void)state;
+    struct sse s = reader_of("much", &stack.apis[0]);
+    item_id mine[80], noise = 0;
+    sse_close(&s);
+    for (size_t i = 0; i < MEM_COUNT(mine); i++) {
+        for (int k = 0; k < 4; k++)
+            noise = publish("noise", "what others read", "[\"loud\"]");
+        patch(noise, "{\"title\":\"changed\"}");
+        mine[i] = publish("much", "an item", NULL);
+    }
+    patch(mine[7], "{\"title\":\"changed\"}");
+    drop(noise);
+    drop(mine[9]);
+    sse_open(&s, &stack.apis[1]);
+    for (size_t i = 0; i < MEM_COUNT(mine); i++) {
+        if (i != 9)
+            sse_expect(&s, "item", mine[i]);
+    }
+    sse_expect(&s, "edit", mine[7]);
+    sse_expect(&s, "delete", mine[9]);
+    sse_expect(&s, "item", publish("much", "live again", NULL));
+    sse_close(&s);
+}
+
 static void a_stream_goes_on_after_a_kill(void **state)
 {
     (void)state;
@@ -579,6 +606,7 @@ int main(void)
         cmocka_unit_test(each_of_many_streams_gets_each_of_many_items),
         cmocka_unit_test(nothing_is_lost_or_doubled_by_who_resumes_anywhere),
         cmocka_unit_test(edits_and_deletes_of_a_gap_are_made_up_for),
+        cmocka_unit_test(who_missed_much_hears_what_concerns_him),
         cmocka_unit_test(a_stream_goes_on_after_a_kill),
         cmocka_unit_test(a_new_process_reads_from_the_log_what_it_did_not_hear),
         cmocka_unit_test(who_was_away_for_too_long_is_reset_and_hears_what_follows),
