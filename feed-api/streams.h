@@ -18,9 +18,9 @@
  * that the reader has changed his follows or mutes, the stream stops where it is, reads them again, and goes
  * on from there.
  *
- * What is sent is the item as it is now, so an `item` may already show a later revision, and what was deleted
- * meanwhile is not shown at all; its `delete` follows. Who is shown an item by his follows and mutes is sent
- * it:
+ * What is sent is the item as it is now, judged by the topics it had after the change and by the reader's
+ * follows and mutes of now. So an `item` may already show a later revision, and what was deleted meanwhile is
+ * not shown at all; its `delete` follows. Who is shown an item by his follows and mutes is sent it:
  * - `item` when it is new, or comes into his feed by a change of its topics;
  * - `edit` when it was there and still is;
  * - `delete` when it is deleted, or left his feed by a change of topics, or now holds a word he mutes. (What
