@@ -2,8 +2,9 @@
  * come.
  *
  * On a CHANGE_ITEM: content_changed(); CHANGE_USER: the user_changes map; CHANGE_API_KEY: auth_forget_key();
- * CHANGE_TARGET: the targets' cache. After ERR_LOG_LOST everything that was cached is dropped and the tail
- * begins anew at the present. All questions may be asked from any thread and never block for long (a mutex).
+ * CHANGE_TOKEN_END: auth_tokens_ended(); CHANGE_TARGET: the targets' cache. After ERR_LOG_LOST everything
+ * that was cached is dropped and the tail begins anew at the present. All questions may be asked from any
+ * thread and never block for long (a mutex).
  */
 #ifndef FEEDMILL_TAIL_H
 #define FEEDMILL_TAIL_H

@@ -246,6 +246,31 @@ static void an_erased_user_may_begin_anew_and_be_erased_again(void **state)
     }
 }
 
+static void a_user_with_as_many_follows_and_mutes_as_may_be_is_erased(void **state)
+{
+    (void)state;
+    struct reply r;
+    for (int k = 0; k < 11; k++) {
+        json_t *add = json_array();
+        for (int i = 0; i < 1000; i++) {
+            char name[32];
+            snprintf(name, sizeof name, "many-%d-%d", k, i);
+            json_array_append_new(add, json_pack("{s:s,s:s}", "kind", "topic", "name", name));
+        }
+        json_t *o = json_pack("{s:o}", "add", add);
+        char *body = json_dumps(o, JSON_COMPACT);
+        e2e_call(&stack.apis[0], "POST", k < 10 ? "/v1/users/greedy/follows" : "/v1/users/greedy/mutes", body,
+                 200, &r);
+        reply_done(&r);
+        free(body);
+        json_decref(o);
+    }
+    char where[100] = "";
+    assert_int_equal(documents_naming("greedy", where), 11001);
+    e2e_write(&stack.apis[0], "DELETE", "/v1/users/greedy");
+    assert_int_equal(documents_naming("greedy", where), 0);
+}
+
 /* An entry that the ranker has taken and not learned yet brings nothing back. */
 static void events_under_way_are_erased_with_their_user(void **state)
 {
@@ -389,6 +414,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_left_of_a_user_who_is_erased_and_all_of_his_neighbour),
         cmocka_unit_test(an_erased_user_may_begin_anew_and_be_erased_again),
+        cmocka_unit_test(a_user_with_as_many_follows_and_mutes_as_may_be_is_erased),
         cmocka_unit_test(events_under_way_are_erased_with_their_user),
         cmocka_unit_test(tokens_that_were_ended_are_refused_here_at_once_and_elsewhere_within_a_second),
         cmocka_unit_test(a_stream_ends_when_its_readers_tokens_are_ended_at_another_process),
