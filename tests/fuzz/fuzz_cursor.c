@@ -62,12 +62,14 @@ static struct cursor take_cursor(struct input *in)
 
 static bool opens(const unsigned char *k, const char *text, enum cursor_route route, const char *scope)
 {
-    struct cursor out, before;
+    unsigned char before[sizeof(struct cursor)], after[sizeof(struct cursor)];
+    struct cursor out;
     struct err e;
     memset(&out, 0x5a, sizeof out);
-    before = out;
+    memcpy(before, &out, sizeof before);
     bool opened = cursor_open(k, text, route, scope, &out, &e) == 0;
-    assert(opened || memcmp(&out, &before, sizeof out) == 0);
+    memcpy(after, &out, sizeof after);
+    assert(opened || memcmp(before, after, sizeof before) == 0);
     return opened;
 }
 

@@ -72,7 +72,7 @@ static json_t *sendable(const struct item *it)
 static void check_sent_again(const struct item *it)
 {
     struct item again;
-    struct item_problem p;
+    struct item_problem p = {0};
     json_t *o = sendable(it);
     assert(item_from_json(o, NOW_MS, &again, &p) == 0);
     assert(item_same_content(it, &again) && strcmp(it->publisher, again.publisher) == 0);
@@ -154,7 +154,7 @@ static bool is_deep(const json_t *v, int left)
 /* Whether the patch is to be taken, and what the item is to be then. */
 static bool expected(const struct item *it, const json_t *patch, struct item *out)
 {
-    struct item_problem p;
+    struct item_problem p = {0};
     if (!is_content(patch) || is_deep(patch, PATCH_DEPTH))
         return false;
     json_t *before = sendable(it), *after = merged(before, patch);

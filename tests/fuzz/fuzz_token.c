@@ -33,7 +33,10 @@ static void write_keys(const char *text, size_t n)
         snprintf(path, sizeof path, "/tmp/feedmill-fuzz-keys.%d", (int)getpid());
     snprintf(fresh, sizeof fresh, "%s.new", path);
     FILE *f = fopen(fresh, "w");
-    assert(f != NULL && fwrite(text, 1, n, f) == n && fclose(f) == 0);
+    assert(f != NULL);
+    size_t written = fwrite(text, 1, n, f);
+    int rc = fclose(f);
+    assert(rc == 0 && written == n);
     assert(chmod(fresh, 0600) == 0 && rename(fresh, path) == 0);
 }
 
