@@ -79,14 +79,17 @@ static void follow(const char *prefix, unsigned n, const char *publisher)
     buf_done(&lines);
 }
 
+/* Each with a topic of its own, so that fanout does not deliver several at once. */
 static void publish_many(struct e2e_api *a, const char *publisher, const char *external, unsigned n,
                          int status)
 {
     struct buf lines;
     buf_init(&lines, 1 << 20);
     for (unsigned i = 0; i < n; i++)
-        buf_printf(&lines, "{\"publisher\":\"%s\",\"external_id\":\"%s%u\",\"title\":\"t\",\"body\":\"b\"}\n",
-                   publisher, external, i);
+        buf_printf(&lines,
+                   "{\"publisher\":\"%s\",\"external_id\":\"%s%u\",\"title\":\"t\",\"body\":\"b\","
+                   "\"topics\":[\"%s%u\"]}\n",
+                   publisher, external, i, external, i);
     bulk(a, "/v1/items/bulk", &lines, status);
     buf_done(&lines);
 }
