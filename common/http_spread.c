@@ -1,14 +1,13 @@
 /* http_spread.c - connections that one server accepts and others serve, each on its own thread. The kernel's
  * SO_REUSEPORT spreads by a hash: of 32 connections on two threads one gets 20 as often as not, and two
  * processes on the same port by mistake go unnoticed. One that accepts knows who has how many. */
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 #include "common/http_internal.h"
 #include "common/mem.h"
+#include "common/wake.h"
 
 #define INBOX_MAX 1024
 
@@ -19,8 +18,7 @@ struct handed {
 };
 
 struct http_inbox {
-    int wake_fd;
-    struct event *wake;
+    struct wake *wake;
     pthread_mutex_t lock;
     unsigned n;
     struct handed at[INBOX_MAX];
@@ -36,14 +34,10 @@ static bool take(struct http_inbox *in, struct handed *out)
     return any;
 }
 
-static void on_wake(evutil_socket_t fd, short what, void *arg)
+static void serve_handed(void *arg)
 {
     struct http_server *s = arg;
     struct handed h;
-    uint64_t count;
-    (void)what;
-    ssize_t n = read(fd, &count, sizeof count);
-    (void)n;
     while (take(s->inbox, &h)) {
         if (s->draining) {
             close(h.fd);
@@ -60,13 +54,7 @@ static int inbox_new(struct http_server *s, struct err *e)
 {
     struct http_inbox *in = s->inbox = mem_zero(1, sizeof *in);
     pthread_mutex_init(&in->lock, NULL);
-    in->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (in->wake_fd < 0)
-        return err_set(e, ERR_UNAVAILABLE, "eventfd: %s", strerror(errno));
-    in->wake = event_new(s->base, in->wake_fd, EV_READ | EV_PERSIST, on_wake, s);
-    if (in->wake == NULL || event_add(in->wake, NULL) != 0)
-        return err_set(e, ERR_INTERNAL, "the loop takes no event for connections");
-    return 0;
+    return wake_new(&in->wake, s->base, serve_handed, s, e);
 }
 
 void http_inbox_free(struct http_server *s)
@@ -79,10 +67,7 @@ void http_inbox_free(struct http_server *s)
         close(h.fd);
         http_server_count(s, -1);
     }
-    if (in->wake != NULL)
-        event_free(in->wake);
-    if (in->wake_fd >= 0)
-        close(in->wake_fd);
+    wake_free(in->wake);
     pthread_mutex_destroy(&in->lock);
     free(in);
     s->inbox = NULL;
@@ -128,9 +113,7 @@ static bool hand_over(struct http_inbox *in, int fd, const struct sockaddr *peer
         memcpy(&h->peer, peer, (size_t)len);
     }
     pthread_mutex_unlock(&in->lock);
-    uint64_t one = 1;
-    ssize_t n = write(in->wake_fd, &one, sizeof one);
-    (void)n; /* EAGAIN: it is awake */
+    wake_up(in->wake);
     return room;
 }
 

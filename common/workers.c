@@ -1,19 +1,15 @@
-/* A queue between the loops and a few threads, and a list of finished jobs back to each. A loop is woken
- * through an eventfd rather than by activating an event from another thread, so that its event base needs no
- * locks. */
+/* A queue between the loops and a few threads, and a list of finished jobs back to each. */
 #include "common/workers.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "common/admission.h"
 #include "common/clock.h"
 #include "common/mem.h"
+#include "common/wake.h"
 
 #define REDIS_TIMEOUT_MS 1000
 #define THREADS_MAX      256
@@ -55,8 +51,7 @@ struct pool {
 /* What one loop has of them. */
 struct workers {
     struct pool *pool;
-    int wake_fd;        /* an eventfd: something is in `finished` */
-    struct event *wake; /* on the loop */
+    struct wake *wake; /* something is in `finished` */
     struct job_list finished;
 };
 
@@ -110,16 +105,6 @@ static int64_t job_run(struct pool *p, struct worker *w, struct job *j)
     return us;
 }
 
-static void wake_loop(struct workers *ws)
-{
-    uint64_t one = 1;
-    ssize_t n;
-    do {
-        n = write(ws->wake_fd, &one, sizeof one);
-    } while (n < 0 && errno == EINTR);
-    assert(n == (ssize_t)sizeof one || errno == EAGAIN); /* EAGAIN: the counter is full, so it is awake */
-}
-
 static void *worker_main(void *arg)
 {
     struct pool *p = arg;
@@ -145,7 +130,7 @@ static void *worker_main(void *arg)
         bool first = j->from->finished.n == 0;
         list_add(&j->from->finished, j);
         if (first)
-            wake_loop(j->from);
+            wake_up(j->from->wake);
     }
     pthread_mutex_unlock(&p->lock);
     redis_free(w.redis);
@@ -155,8 +140,9 @@ static void *worker_main(void *arg)
 /* ---- on the loop's thread ---- */
 
 /* Takes the finished jobs that are there now; what finishes meanwhile wakes the loop again. */
-static void finish_jobs(struct workers *ws)
+static void finish_jobs(void *arg)
 {
+    struct workers *ws = arg;
     pthread_mutex_lock(&ws->pool->lock);
     struct job_list done = ws->finished;
     memset(&ws->finished, 0, sizeof ws->finished);
@@ -165,15 +151,6 @@ static void finish_jobs(struct workers *ws)
         j->done(j->arg, j->expired);
         free(j);
     }
-}
-
-static void on_wake(evutil_socket_t fd, short what, void *arg)
-{
-    (void)what;
-    uint64_t count;
-    ssize_t n = read(fd, &count, sizeof count);
-    (void)n; /* EAGAIN is fine: somebody else has emptied it */
-    finish_jobs(arg);
 }
 
 /* Ends the threads that were started; everything queued is run (or has expired) first. */
@@ -196,29 +173,13 @@ static void pool_free(struct pool *p)
     free(p);
 }
 
-static void front_free(struct workers *ws)
-{
-    if (ws->wake != NULL)
-        event_free(ws->wake);
-    if (ws->wake_fd >= 0)
-        close(ws->wake_fd);
-    free(ws);
-}
-
 static int front_new(struct workers **out, struct pool *p, struct event_base *base, struct err *e)
 {
     struct workers *ws = mem_zero(1, sizeof *ws);
     ws->pool = p;
-    ws->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (ws->wake_fd < 0) {
-        err_set(e, ERR_UNAVAILABLE, "eventfd: %s", strerror(errno));
-        front_free(ws);
+    if (wake_new(&ws->wake, base, finish_jobs, ws, e) != 0) {
+        free(ws);
         return -1;
-    }
-    ws->wake = event_new(base, ws->wake_fd, EV_READ | EV_PERSIST, on_wake, ws);
-    if (ws->wake == NULL || event_add(ws->wake, NULL) != 0) {
-        front_free(ws);
-        return err_set(e, ERR_INTERNAL, "the loop takes no event for the workers");
     }
     p->loops++;
     *out = ws;
@@ -276,7 +237,8 @@ void workers_stop(struct workers *ws)
         return;
     struct pool *p = ws->pool;
     workers_close(ws);
-    front_free(ws);
+    wake_free(ws->wake);
+    free(ws);
     if (--p->loops == 0)
         pool_free(p);
 }

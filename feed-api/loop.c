@@ -1,11 +1,9 @@
 #include "feed-api/loop.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "common/http_server.h"
+#include "common/wake.h"
 #include "feed-api/app.h"
 
 static void end(void *arg)
@@ -14,13 +12,9 @@ static void end(void *arg)
     event_base_loopbreak(l->base);
 }
 
-static void on_order(evutil_socket_t fd, short what, void *arg)
+static void take_orders(void *arg)
 {
-    (void)what;
     struct loop *l = arg;
-    uint64_t count;
-    ssize_t n = read(fd, &count, sizeof count);
-    (void)n;
     unsigned orders = atomic_exchange(&l->orders, 0);
     if (orders & LOOP_END)
         end(l);
@@ -34,13 +28,9 @@ int loop_init(struct loop *l, struct app *app, unsigned number, struct err *e)
     l->number = number;
     TAILQ_INIT(&l->waiting);
     l->base = event_base_new();
-    l->order_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (l->base == NULL || l->order_fd < 0)
-        return err_set(e, ERR_INTERNAL, "no event loop: %s", strerror(errno));
-    l->order = event_new(l->base, l->order_fd, EV_READ | EV_PERSIST, on_order, l);
-    if (l->order == NULL || event_add(l->order, NULL) != 0)
-        return err_set(e, ERR_INTERNAL, "the loop takes no event");
-    return 0;
+    if (l->base == NULL)
+        return err_set(e, ERR_INTERNAL, "no event loop");
+    return wake_new(&l->order, l->base, take_orders, l, e);
 }
 
 static void *loop_main(void *arg)
@@ -61,20 +51,15 @@ int loop_start(struct loop *l, struct err *e)
 
 void loop_done(struct loop *l)
 {
-    if (l->order != NULL)
-        event_free(l->order);
-    if (l->base != NULL) {
-        close(l->order_fd);
+    wake_free(l->order);
+    if (l->base != NULL)
         event_base_free(l->base);
-    }
 }
 
 void loop_tell(struct loop *l, enum loop_order order)
 {
-    uint64_t one = 1;
     atomic_fetch_or(&l->orders, order);
-    ssize_t n = write(l->order_fd, &one, sizeof one);
-    (void)n; /* EAGAIN: it is awake */
+    wake_up(l->order);
 }
 
 void loop_join(struct loop *l)

@@ -21,6 +21,7 @@ struct http_client;
 struct http_server;
 struct http_server_options;
 struct redis_async;
+struct wake;
 struct workers;
 
 #define LOOPS_MAX 64
@@ -38,8 +39,7 @@ struct loop {
     /* loop.c's own */
     pthread_t thread;
     bool runs;
-    int order_fd; /* an eventfd: there are orders */
-    struct event *order;
+    struct wake *order; /* there are orders */
     atomic_uint orders;
 };
 

@@ -115,16 +115,27 @@ static void ask(struct rawhttp *c, int status)
     reply_done(&r);
 }
 
+static void open_and_ask(const struct world *w, struct rawhttp **c, int n)
+{
+    for (int i = 0; i < n; i++) {
+        c[i] = rawhttp_open(w->port);
+        ask(c[i], 200);
+    }
+}
+
+static void close_each(struct rawhttp **c, int n)
+{
+    for (int i = 0; i < n; i++)
+        rawhttp_close(c[i]);
+}
+
 static void connections_go_to_who_has_the_fewest(void **state)
 {
     struct world w;
     struct rawhttp *c[CONNS];
     (void)state;
     open_world(&w, 0);
-    for (int i = 0; i < CONNS; i++) {
-        c[i] = rawhttp_open(w.port);
-        ask(c[i], 200);
-    }
+    open_and_ask(&w, c, CONNS);
     assert_int_equal(http_server_connections(w.at[0].http), CONNS);
     for (int i = 0; i < SERVERS; i++)
         assert_int_equal(w.at[i].handled, CONNS / SERVERS);
@@ -132,8 +143,7 @@ static void connections_go_to_who_has_the_fewest(void **state)
         ask(c[i], 200); /* they stay where they are */
     for (int i = 0; i < SERVERS; i++)
         assert_int_equal(w.at[i].handled, 2 * CONNS / SERVERS);
-    for (int i = 0; i < CONNS; i++)
-        rawhttp_close(c[i]);
+    close_each(c, CONNS);
     close_world(&w);
 }
 
@@ -143,17 +153,13 @@ static void the_cap_is_about_all_of_them(void **state)
     struct rawhttp *c[5];
     (void)state;
     open_world(&w, 4);
-    for (int i = 0; i < 4; i++) {
-        c[i] = rawhttp_open(w.port);
-        ask(c[i], 200);
-    }
+    open_and_ask(&w, c, 4);
     struct reply r;
     c[4] = rawhttp_open(w.port);
     rawhttp_read(c[4], "GET", &r);
     assert_int_equal(r.status, 503);
     reply_done(&r);
-    for (int i = 0; i < 5; i++)
-        rawhttp_close(c[i]);
+    close_each(c, 5);
     close_world(&w);
 }
 
@@ -163,13 +169,9 @@ static void draining_ends_the_connections_of_all(void **state)
     struct rawhttp *c[CONNS];
     (void)state;
     open_world(&w, 0);
-    for (int i = 0; i < CONNS; i++) {
-        c[i] = rawhttp_open(w.port);
-        ask(c[i], 200);
-    }
+    open_and_ask(&w, c, CONNS);
     close_world(&w);
-    for (int i = 0; i < CONNS; i++)
-        rawhttp_close(c[i]);
+    close_each(c, CONNS);
 }
 
 int main(void)
